@@ -1,0 +1,12 @@
+"""A strict session: double precision, no silent promotion, two devices, the same examples every time."""
+
+import hypothesis
+import jax
+
+jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used for the first time
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("deterministic")

@@ -1,0 +1,138 @@
+"""Five programs of the core's contract, with random problems of each: the three that are not public models stand here."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpyro
+import numpyro.distributions as dist
+import vbss
+from jaxtyping import Array
+from vbss.models import LDACGMM, GaussianMixture
+
+
+class StudentMixture(vbss.Model):
+    """u_n ~ Gamma(shape, rate), y_n | z_n = k, u_n ~ N(loc_k, (u_n precision_k)^-1)."""
+
+    log_weights: Array = vbss.simplex()
+    loc: Array = vbss.linear(event_rank=1)
+    precision: Array = vbss.precision(event_rank=2)
+    shape: Array
+
+    def __call__(self, y):
+        num_components = self.log_weights.shape[0]
+        with numpyro.plate("n", y.shape[0]):
+            z = vbss.indicator("z", self.log_weights)
+            prior = dist.Gamma(self.shape, self.shape).expand([num_components])
+            u = numpyro.sample("u", vbss.Given(z, prior))
+            density = vbss.MultivariateNormal(("ki", self.loc), ("kij", self.precision), weight=("nk", u))
+            numpyro.sample("y", vbss.Gated("n", {"nk": z}, density), obs=y)
+
+
+class VESSL(vbss.Model):
+    """Positions x_m given affine pieces z_m; each element of a spectrogram belongs to one source w."""
+
+    log_weights: Array
+    center: Array
+    covariance: Array
+    slope: Array
+    offset: Array
+    log_shares: Array = vbss.simplex()
+    precision: Array = vbss.precision()
+
+    def __call__(self, y, observed):
+        num_sources, num_pieces = self.log_shares.shape[-1], self.log_weights.shape[0]
+        with numpyro.plate("m", num_sources):
+            z = vbss.indicator("z", self.log_weights)
+            x = numpyro.sample("x", vbss.Given(z, dist.MultivariateNormal(self.center, self.covariance)))
+        x = jnp.broadcast_to(x, (*x.shape[:-2], num_pieces, x.shape[-1]))
+        mean = jnp.einsum("kdl,...mkl->...mkd", self.slope, x) + self.offset
+        with numpyro.plate("t", y.shape[0], dim=-2), numpyro.plate("d", y.shape[1], dim=-1):
+            w = vbss.indicator("w", self.log_shares)
+            density = vbss.Normal(("mkd", mean), ("d", self.precision))
+            numpyro.sample("y", vbss.Gated("td", {"tdm": w, "mk": z}, density).mask(observed), obs=y)
+
+
+class HiddenMarkov(vbss.Model):
+    """A chain of hidden states with Gaussian emissions."""
+
+    log_initial: Array = vbss.simplex()
+    log_transition: Array = vbss.simplex()
+    loc: Array = vbss.linear()
+    precision: Array = vbss.precision()
+
+    def __call__(self, y):
+        z = vbss.markov_chain("z", self.log_initial, self.log_transition, y.shape[0])
+        with numpyro.plate("t", y.shape[0]):
+            density = vbss.Normal(("k", self.loc), ("k", self.precision))
+            numpyro.sample("y", vbss.Gated("t", {"tk": z}, density), obs=y)
+
+
+def _log_probs(key: Array, *shape: int) -> Array:
+    return jax.nn.log_softmax(jr.normal(key, shape), -1)
+
+
+def _positive(key: Array, *shape: int) -> Array:
+    """Random symmetric positive definite matrices."""
+    root = jr.normal(key, (*shape[:-1], shape[-1] + 2))
+    return root @ jnp.swapaxes(root, -1, -2) / shape[-1]
+
+
+def gaussian_mixture(key: Array, num: int = 12, size: int = 2, components: int = 3) -> tuple[Any, tuple]:
+    keys = jr.split(key, 5)
+    y = jr.normal(keys[0], (num, size)) * 2
+    loc = jr.normal(keys[2], (components, size))
+    precision = _positive(keys[3], components, size, size)
+    return GaussianMixture(_log_probs(keys[1], components), loc, precision, y.mean(0)), (y,)
+
+
+def student_mixture(key: Array, num: int = 12, size: int = 2, components: int = 2) -> tuple[Any, tuple]:
+    keys = jr.split(key, 5)
+    y = jr.normal(keys[0], (num, size)) * 2
+    loc, precision = jr.normal(keys[2], (components, size)), _positive(keys[3], components, size, size)
+    shape = jnp.exp(jr.normal(keys[4]) / 2) + 0.5
+    return StudentMixture(_log_probs(keys[1], components), loc, precision, shape), (y,)
+
+
+def lda_cgmm(
+    key: Array, frequencies: int = 2, frames: int = 3, directions: int = 3, size: int = 2, sources: int = 2
+) -> tuple[Any, tuple]:
+    keys = jr.split(key, 4)
+    steering = jnp.exp(2j * jnp.pi * jr.uniform(keys[0], (frequencies, directions, size)))
+    x = jr.normal(keys[1], (frequencies, frames, size), complex) * jnp.exp(jr.normal(keys[2], (frequencies, frames, 1)))
+    model = LDACGMM.init(steering, sources, frequencies=jnp.linspace(0.0, 500.0, frequencies))
+    return model, (x,)
+
+
+def vessl(
+    key: Array, frames: int = 3, features: int = 4, sources: int = 2, pieces: int = 2, size: int = 2
+) -> tuple[Any, tuple]:
+    keys = jr.split(key, 9)
+    model = VESSL(
+        log_weights=_log_probs(keys[0], pieces),
+        center=jr.normal(keys[1], (pieces, size)),
+        covariance=_positive(keys[2], pieces, size, size),
+        slope=jr.normal(keys[3], (pieces, features, size)),
+        offset=jr.normal(keys[4], (pieces, features)),
+        log_shares=_log_probs(keys[5], features, sources),
+        precision=jnp.exp(jr.normal(keys[6], (features,))),
+    )
+    observed = jr.bernoulli(keys[8], 0.8, (frames, features)).at[0].set(True)
+    return model, (jr.normal(keys[7], (frames, features)) * 2, observed)
+
+
+def hidden_markov(key: Array, length: int = 6, states: int = 2) -> tuple[Any, tuple]:
+    keys = jr.split(key, 4)
+    log_initial, log_transition = _log_probs(keys[0], states), _log_probs(keys[1], states, states)
+    model = HiddenMarkov(log_initial, log_transition, jr.normal(keys[2], (states,)), jnp.ones(states))
+    return model, (jr.normal(keys[3], (length,)) * 2,)
+
+
+PROBLEMS = {
+    "gaussian mixture": gaussian_mixture,
+    "student mixture": student_mixture,
+    "lda-cgmm": lda_cgmm,
+    "vessl": vessl,
+    "hidden markov": hidden_markov,
+}

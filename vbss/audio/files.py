@@ -1,0 +1,135 @@
+"""Sound files: reading, writing, resampling."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float
+
+from vbss.errors import InputError
+
+# Subtypes of sound files whose samples float32 cannot hold exactly.
+_DOUBLE_SUBTYPES = ("DOUBLE", "PCM_32")
+# Integer formats at their usual best; everything else is written as soundfile does by default.
+_SUBTYPES = {"WAV": "FLOAT", "FLAC": "PCM_24"}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Sound of one or more channels.
+
+    Attributes:
+        samples: float32 or float64, full scale is 1.
+        sample_rate: Hz.
+
+    Raises:
+        InputError: unless the samples have that shape and type, are finite, and not all zero, and the rate is
+            a positive integer.
+    """
+
+    samples: Float[np.ndarray, "channels samples"]
+    sample_rate: int
+
+    def __post_init__(self):
+        check_sample_rate(self.sample_rate)
+        _check_samples(self.samples, "samples")
+        if not self.samples.any():
+            raise InputError("samples is silent: every sample is zero.")
+
+
+def read_recording(path: str | Path) -> Recording:
+    """The recording in a sound file (WAV, FLAC, OGG, ...), all channels, at the file's own rate.
+
+    Samples are float64 if the file holds more than float32 does, else float32.
+
+    Raises:
+        InputError: if there is no such file, it is not a sound file, or it is empty, silent or not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no sound file {str(path)!r}.")
+    try:
+        with soundfile.SoundFile(path) as file:
+            dtype = "float64" if file.subtype in _DOUBLE_SUBTYPES else "float32"
+            samples, sample_rate = file.read(dtype=dtype, always_2d=True), file.samplerate
+    # A TypeError is soundfile's answer to headerless files, which it takes for raw samples.
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as a sound file ({error}).") from error
+    try:
+        return Recording(np.ascontiguousarray(samples.T), sample_rate)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def write_recording(path: str | Path, samples: Float[np.ndarray, "..."], sample_rate: int) -> None:
+    """Write samples of shape (channels, samples) or (samples,) as the kind of sound file the extension names.
+
+    WAV is written as 32-bit float, FLAC with 24 bits. The file appears complete or not at all: it is written
+    under a temporary name in the same folder and then renamed.
+
+    Raises:
+        InputError: if the samples are of another rank or type, empty, not finite, or beyond full scale in a
+            format that would clip them; if the extension names no format, or the format does not take this
+            rate or number of channels; or if the folder does not exist or cannot be written to.
+    """
+    path = Path(path)
+    file_format = path.suffix[1:].upper()
+    if file_format not in soundfile.available_formats() or file_format == "RAW":
+        raise InputError(f"{str(path)!r}: the extension must name a sound format such as .wav or .flac.")
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{str(path)!r} must name a file in an existing folder.")
+    check_sample_rate(sample_rate)
+    samples = samples[None] if samples.ndim == 1 else samples
+    _check_samples(samples, "samples")
+    subtype = _SUBTYPES.get(file_format, soundfile.default_subtype(file_format))
+    peak = np.abs(samples).max()
+    if subtype not in ("FLOAT", "DOUBLE") and peak > 1:
+        raise InputError(
+            f"{str(path)!r}: samples reach {peak:.3g} and would clip at 1 in this format; scale them or write .wav."
+        )
+    # A plain name, not tempfile's: the file keeps the permissions that a newly written file has here.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
+    try:
+        soundfile.write(temporary, samples.T, sample_rate, subtype=subtype, format=file_format)
+        os.replace(temporary, path)
+    except soundfile.SoundFileError as error:
+        raise InputError(f"{str(path)!r} cannot be written ({error}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def resample(recording: Recording, sample_rate: int) -> Recording:
+    """The recording at another sample rate in Hz, band-limited, of the same dtype.
+
+    Raises:
+        InputError: if `sample_rate` is not a positive integer, or nothing audible is left of the recording.
+    """
+    check_sample_rate(sample_rate)
+    if sample_rate == recording.sample_rate:
+        return recording
+    samples = soxr.resample(recording.samples.T, recording.sample_rate, sample_rate)
+    return Recording(np.ascontiguousarray(samples.T), sample_rate)
+
+
+def check_sample_rate(sample_rate: int) -> None:
+    """Refuse a `sample_rate` that is not a positive integer, with an `InputError`."""
+    if not isinstance(sample_rate, int) or isinstance(sample_rate, bool) or sample_rate < 1:
+        raise InputError(f"sample_rate must be a positive integer in Hz, got {sample_rate!r}.")
+
+
+def _check_samples(samples: np.ndarray, name: str) -> None:
+    if not isinstance(samples, np.ndarray) or samples.dtype not in (np.float32, np.float64):
+        kind = getattr(samples, "dtype", type(samples).__name__)
+        raise InputError(f"{name} must be a numpy array of float32 or float64, got {kind}.")
+    if samples.ndim != 2:
+        raise InputError(f"{name} must have shape (channels, samples), got {samples.shape}.")
+    if samples.size == 0:
+        raise InputError(f"{name} is empty: its shape is {samples.shape}.")
+    is_finite = np.isfinite(samples)
+    if not is_finite.all():
+        channel, sample = np.argwhere(~is_finite)[0]
+        raise InputError(f"{name} must be finite; channel {channel} is not at sample {sample} (counted from 0).")

@@ -1,0 +1,268 @@
+"""Exponential-family densities for `Gated`: sums of products of statistics and parameters with explicit axes.
+
+Axes are single lower-case letters, as in einsum. A parameter is a pair (axes, array), its event axes last; the letters
+of the site's plates stand for the plates, the other letters are contracted with the gates.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from math import isqrt, log, pi
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpyro.distributions import constraints
+
+from vbss.distributions.constraints import complex_vector
+from vbss.hermitian import inverse_and_log_determinant, pack_outer, packed_identity, unpack
+
+_FEATURE = "P"  # the axis of packed statistics; users' axes are lower case
+
+
+class Labelled(eqx.Module):
+    """An array whose trailing dimensions carry one-letter names."""
+
+    array: Array
+    axes: str = eqx.field(static=True)
+
+    def __init__(self, axes: str, array: Array):
+        self.axes = axes
+        self.array = jnp.asarray(array)
+        if not all("a" <= letter <= "z" for letter in axes.replace(_FEATURE, "")) or len(set(axes)) != len(axes):
+            raise ValueError(f"axes must be distinct lower-case letters, got {axes!r}")
+        if self.array.ndim < len(axes):
+            raise ValueError(f"axes {axes!r} name {len(axes)} dimensions, but the array has shape {self.array.shape}")
+
+
+class Term(NamedTuple):
+    """`number` times the product of the factors, summed over every axis that the result does not keep."""
+
+    number: float
+    factors: list[Labelled]
+
+
+Pick = Callable[[Labelled, int], Array]
+
+
+class Density(eqx.Module):
+    """What a gated site may be: a log density that is a sum of `Term`s."""
+
+    event_rank: ClassVar[int]
+    support: ClassVar[constraints.Constraint]
+
+    @property
+    @abstractmethod
+    def event_shape(self) -> tuple[int, ...]: ...
+
+    @abstractmethod
+    def parameters(self) -> list[tuple[Labelled, int]]:
+        """The parameters, each with the number of its trailing event axes."""
+
+    @abstractmethod
+    def statistics(self, plates: str, value: Array) -> dict[str, Array]:
+        """What the terms need of an observation: computed once per recording, outside the iteration, so that it may depend on
+        the data and on constants alone."""
+
+    @abstractmethod
+    def terms(self, plates: str, statistics: dict[str, Array]) -> list[Term]:
+        """The log density at an observation, given its statistics."""
+
+    @abstractmethod
+    def sample(self, key: Array, pick: Pick, shape: tuple[int, ...]) -> Array:
+        """A draw of shape (*shape, *event_shape); `pick` contracts a parameter with the gates."""
+
+
+def _union(*axes: str) -> str:
+    return "".join(dict.fromkeys("".join(axes)))
+
+
+class Normal(Density):
+    """y ~ N(loc, 1 / precision), scalar and real.
+
+    Args:
+        loc, precision: (axes, array) without event axes; precision > 0.
+    """
+
+    loc: Labelled
+    precision: Labelled
+    event_rank: ClassVar[int] = 0
+    support: ClassVar[constraints.Constraint] = constraints.real
+
+    def __init__(self, loc: tuple[str, Array], precision: tuple[str, Array]):
+        self.loc, self.precision = Labelled(*loc), Labelled(*precision)
+
+    @property
+    def event_shape(self):
+        return ()
+
+    def parameters(self):
+        return [(self.loc, 0), (self.precision, 0)]
+
+    def statistics(self, plates, value):
+        return {"value": value, "square": value**2}
+
+    def terms(self, plates, statistics):
+        value, square = Labelled(plates, statistics["value"]), Labelled(plates, statistics["square"])
+        squared_loc = Labelled(self.loc.axes, self.loc.array**2)
+        log_precision = Labelled(self.precision.axes, jnp.log(self.precision.array) - log(2 * pi))
+        return [
+            Term(-0.5, [square, self.precision]),
+            Term(1.0, [value, self.precision, self.loc]),
+            Term(-0.5, [self.precision, squared_loc]),
+            Term(0.5, [log_precision]),
+        ]
+
+    def sample(self, key, pick, shape):
+        loc, precision = pick(self.loc, 0), pick(self.precision, 0)
+        return loc + jax.random.normal(key, shape, loc.dtype) / jnp.sqrt(precision)
+
+
+class MultivariateNormal(Density):
+    """y ~ N(loc, precision^-1) in R^D, or N(loc, (weight * precision)^-1) when a scalar weight is given.
+
+    Args:
+        loc: (axes, array), one event axis. precision: (axes, array), two event axes, symmetric positive definite.
+        weight: (axes, array) > 0, no event axis: the gamma-distributed precision scale of a Student-t, for example.
+        anchor: shape (D,): statistics are taken of y - anchor. In float32 the exponential-family form loses
+            (distance to the anchor / standard deviation)^2 of its precision, so the anchor should be near the data.
+    """
+
+    loc: Labelled
+    precision: Labelled
+    weight: Labelled | None
+    anchor: Array | None
+    event_rank: ClassVar[int] = 1
+    support: ClassVar[constraints.Constraint] = constraints.real_vector
+
+    def __init__(
+        self,
+        loc: tuple[str, Array],
+        precision: tuple[str, Array],
+        weight: tuple[str, Array] | None = None,
+        anchor: Array | None = None,
+    ):
+        self.loc, self.precision = Labelled(*loc), Labelled(*precision)
+        self.weight = None if weight is None else Labelled(*weight)
+        self.anchor = anchor
+
+    @property
+    def event_shape(self):
+        return self.loc.array.shape[-1:]
+
+    def parameters(self):
+        weight = [] if self.weight is None else [(self.weight, 0)]
+        return [(self.loc, 1), (self.precision, 2), *weight]
+
+    def statistics(self, plates, value):
+        centred = value if self.anchor is None else value - jnp.broadcast_to(self.anchor, value.shape)
+        rows, columns = np.triu_indices(centred.shape[-1])
+        products = centred[..., rows] * centred[..., columns]
+        return {"features": jnp.concatenate([products, centred, jnp.ones_like(centred[..., :1])], -1)}
+
+    def terms(self, plates, statistics):
+        # One feature axis [y_i y_j, y_i, 1] turns the sufficient statistics into a single matrix product.
+        loc = self.loc.array
+        if self.anchor is not None:
+            loc = loc - jnp.broadcast_to(self.anchor, loc.shape)
+        precision = (self.precision.array + jnp.swapaxes(self.precision.array, -1, -2)) / 2
+        size = loc.shape[-1]
+        loc_axes, precision_axes = self.loc.axes[:-1], self.precision.axes[:-2]
+        axes = _union(loc_axes, precision_axes)
+        linear = jnp.einsum(f"{precision_axes}XY,{loc_axes}Y->{axes}X", precision, loc)
+        quadratic = jnp.einsum(f"{axes}X,{loc_axes}X->{axes}", linear, loc)
+        factor = jnp.linalg.cholesky(precision)
+        half_log_determinant = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1) - size / 2 * log(2 * pi)
+        rows, columns = np.triu_indices(size)
+        doubled = precision[..., rows, columns] * jnp.asarray(np.where(rows == columns, 1.0, 2.0), loc.dtype)
+        # products has the precision's axes only: spread it over the loc's.
+        ones = jnp.ones(loc.shape[:-1], loc.dtype)
+        products = jnp.einsum(f"{precision_axes}P,{loc_axes}->{axes}P", doubled, ones)
+        natural = jnp.concatenate([-0.5 * products, linear, -0.5 * quadratic[..., None]], -1)
+        features = Labelled(plates + _FEATURE, statistics["features"])
+        weight = [] if self.weight is None else [self.weight]
+        terms = [
+            Term(1.0, [features, Labelled(axes + _FEATURE, natural), *weight]),
+            Term(1.0, [Labelled(precision_axes, half_log_determinant)]),
+        ]
+        if self.weight is not None:
+            terms.append(Term(size / 2, [Labelled(self.weight.axes, jnp.log(self.weight.array))]))
+        return terms
+
+    def sample(self, key, pick, shape):
+        loc, precision = pick(self.loc, 1), pick(self.precision, 2)
+        if self.weight is not None:
+            precision = precision * pick(self.weight, 0)[..., None, None]
+        noise = jax.random.normal(key, (*shape, *self.event_shape), loc.dtype)
+        factor = jnp.broadcast_to(jnp.linalg.cholesky(precision), (*shape, *precision.shape[-2:]))
+        whitened = jax.scipy.linalg.solve_triangular(factor, noise[..., None], trans=1, lower=True)
+        return loc + whitened[..., 0]
+
+
+class ComplexNormal(Density):
+    """x ~ N_C(0, (scale * P)^-1) in C^M: circular, with precision P and a scalar factor.
+
+    Args:
+        precision: (axes, array), one event axis: P as M^2 packed real coordinates (`vbss.hermitian.pack`).
+        log_determinant: (axes, array): log|P^-1|, carried beside P so that no derivative passes through a factorisation.
+        scale: (axes, array) > 0: the inverse power of the source.
+        loading: (axes, array) >= 0, axes among the plates: every scatter x x^H is read as (x x^H + loading |x|^2/M I) /
+            (1 + loading), the expected log density when white noise that far below x is present in each bin. It bounds
+            the density on noise-free recordings and what float32 must resolve (cond <= M / loading). A constant.
+    """
+
+    precision: Labelled
+    log_determinant: Labelled
+    scale: Labelled
+    loading: Labelled | None
+    event_rank: ClassVar[int] = 1
+    support: ClassVar[constraints.Constraint] = complex_vector
+
+    def __init__(
+        self,
+        precision: tuple[str, Array],
+        log_determinant: tuple[str, Array],
+        scale: tuple[str, Array],
+        loading: tuple[str, Array] | None = None,
+    ):
+        self.precision, self.log_determinant = Labelled(*precision), Labelled(*log_determinant)
+        self.scale = Labelled(*scale)
+        self.loading = None if loading is None else Labelled(*loading)
+
+    @property
+    def event_shape(self):
+        return (isqrt(self.precision.array.shape[-1]),)
+
+    def parameters(self):
+        return [(self.precision, 1), (self.log_determinant, 0), (self.scale, 0)]
+
+    def statistics(self, plates, value):
+        scatter = pack_outer(value)
+        if self.loading is not None:
+            size = value.shape[-1]
+            absent = [plates.index(letter) - len(plates) for letter in plates if letter not in self.loading.axes]
+            loading = jnp.expand_dims(self.loading.array, absent)[..., None]
+            power = scatter[..., :size].sum(-1, keepdims=True)
+            identity = packed_identity(size, scatter.dtype).reshape(*(1,) * (scatter.ndim - 1), -1)
+            scatter = (scatter + loading * power / size * identity) / (1 + loading)
+        # The last plate, usually the long one, is contiguous.
+        return {"scatter": jnp.swapaxes(scatter, -1, -2)}
+
+    def terms(self, plates, statistics):
+        size = isqrt(statistics["scatter"].shape[-2])
+        log_scale = Labelled(self.scale.axes, size * (jnp.log(self.scale.array) - log(pi)))
+        precision = Labelled(self.precision.axes[:-1] + _FEATURE, self.precision.array)
+        return [
+            Term(-1.0, [Labelled(plates[:-1] + _FEATURE + plates[-1], statistics["scatter"]), precision, self.scale]),
+            Term(-1.0, [self.log_determinant]),
+            Term(1.0, [log_scale]),
+        ]
+
+    def sample(self, key, pick, shape):
+        precision, scale = pick(self.precision, 1), pick(self.scale, 0)
+        covariance = unpack(inverse_and_log_determinant(precision * scale[..., None])[0])
+        factor = jnp.linalg.cholesky(covariance)
+        noise = jax.random.normal(key, (*shape, *self.event_shape), factor.dtype)
+        return jnp.einsum("...ij,...j->...i", factor, noise)

@@ -1,0 +1,139 @@
+"""E_q[log p] of a program, exactly, and the one derived update of coordinate ascent.
+
+A block is a factor of q, a point of q or a parameter of the model. Its update fixes everything else, forms
+f = E_q(rest)[log p] from the program's text, and reads the coefficients of the block's statistics from derivatives of f:
+a factor keeps them as natural parameters, a point or parameter takes their mode.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro import handlers
+
+from vbss.context import relaxed_promotion
+from vbss.factors import Factor, ProgramObjective, Values
+from vbss.gated import Gated
+from vbss.posterior import Posterior
+from vbss.program import Model, unexpanded, unmasked
+
+Observations = dict[str, dict[str, Array]]
+
+
+def observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
+    """The statistics of every gated observation, {site: statistics}: they depend on the data alone, so that the iteration
+    need not compute them again."""
+    values = dict(posterior.points)
+    for factor in posterior.factors.values():
+        values |= factor.representative()
+    trace = _trace(model, data, values)
+    return {
+        name: fn.density.statistics(fn.plates, site["value"])
+        for name, site in trace.items()
+        if site["type"] == "sample" and isinstance(fn := unmasked(site["fn"])[0], Gated)
+    }
+
+
+def log_joint(model: Model, data: tuple, values: Values, observations: Observations) -> Float[Array, ""]:
+    """The program's log density at given values of its sites, in the form that is linear in every statistic."""
+    trace = _trace(model, data, values)
+    with relaxed_promotion():
+        total: Any = 0.0
+        for name, site in trace.items():
+            if site["type"] == "sample":
+                scale = 1.0 if site["scale"] is None else site["scale"]
+                total = total + scale * _site_log_prob(name, site, trace, observations)
+    return total
+
+
+def _trace(model: Model, data: tuple, values: Values) -> dict:
+    with relaxed_promotion():
+        return handlers.trace(handlers.substitute(model, values)).get_trace(*data)
+
+
+def _site_log_prob(name: str, site: dict, trace: dict, observations: Observations) -> Array:
+    fn, mask = unmasked(site["fn"])
+    if isinstance(fn, Gated):
+        return fn.total(observations[name], mask)
+    base = unexpanded(fn)
+    if hasattr(base, "expected_log_prob") and not site["is_observed"]:
+        prefix = f"{name}/"
+        statistics = {
+            key.removeprefix(prefix): other["value"]
+            for key, other in trace.items()
+            if other["type"] == "deterministic" and key.startswith(prefix)
+        }
+        log_prob = jnp.broadcast_to(base.expected_log_prob(statistics), fn.batch_shape)
+    else:
+        log_prob = fn.log_prob(site["value"])
+    return (log_prob if mask is None else jnp.where(mask, log_prob, 0)).sum()
+
+
+def _integrated(model: Model, factors: list[Factor], data: tuple, values: Values, observations: Observations) -> Array:
+    """E over the listed factors, nested, of the log joint at the values of all other blocks."""
+    if not factors:
+        return log_joint(model, data, values, observations)
+    first, *rest = factors
+    return first.integrate(lambda more: _integrated(model, rest, data, values | more, observations))
+
+
+def block_objective(
+    model: Model, posterior: Posterior, data: tuple, key: str, observations: Observations
+) -> ProgramObjective:
+    """f(values of the block `key`) = E_q(all other factors)[log p]."""
+    rest = [factor for name, factor in posterior.factors.items() if name != key]
+
+    def objective(values: Values) -> Array:
+        return _integrated(model, rest, data, {**posterior.points, **values}, observations)
+
+    return objective
+
+
+def derived_update(
+    model: Model, posterior: Posterior, data: tuple, block: str, observations: Observations
+) -> tuple[Model, Posterior]:
+    """One coordinate-ascent update of a factor, a point or a parameter, derived from the program."""
+    if block in posterior.factors:
+        objective = block_objective(model, posterior, data, block, observations)
+        return model, posterior.with_factor(block, posterior.factors[block].update(objective))
+    if block in posterior.points:
+        kind, given = posterior.kind_of(block)
+        objective = _point_objective(model, posterior, data, block, given, observations)
+        return model, posterior.with_point(block, kind.maximize(objective, posterior.points[block]))
+    kind = model.parameter_kinds()[block]
+    factors = list(posterior.factors.values())
+
+    def parameter_objective(value: Array) -> Array:
+        return _integrated(model.replace(**{block: value}), factors, data, posterior.points, observations)
+
+    return model.replace(**{block: kind.maximize(parameter_objective, getattr(model, block))}), posterior
+
+
+def _point_objective(
+    model: Model, posterior: Posterior, data: tuple, block: str, given: str | None, observations: Observations
+) -> Callable[[Array], Array]:
+    gate = None if given is None else posterior.block_of(given)
+    rest = [factor for name, factor in posterior.factors.items() if name != gate]
+
+    def objective(value: Array) -> Array:
+        points = {**posterior.points, block: value}
+        if gate is None:
+            return _integrated(model, rest, data, points, observations)
+        # Every state of the indicator is held open, so that the value under a state does not depend on its probability.
+        return posterior.factors[gate].integrate_every_state(
+            lambda values: _integrated(model, rest, data, points | values, observations)
+        )
+
+    return objective
+
+
+def expected_log_joint(model: Model, posterior: Posterior, data: tuple, observations: Observations) -> Float[Array, ""]:
+    """E_q[log p(y, z)], exact."""
+    return _integrated(model, list(posterior.factors.values()), data, posterior.points, observations)
+
+
+def elbo(model: Model, posterior: Posterior, data: tuple, observations: Observations) -> Float[Array, ""]:
+    """The evidence lower bound E_q[log p - log q] (with points at their values: penalised by their priors)."""
+    entropy = sum(factor.entropy() for factor in posterior.factors.values())
+    return expected_log_joint(model, posterior, data, observations) + entropy

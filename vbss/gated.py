@@ -1,0 +1,148 @@
+"""`Gated`: a density raised to powers by one-hot variables, as one NumPyro distribution."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array
+
+from vbss.context import relaxed_promotion
+from vbss.densities import Density, Labelled, Term
+
+
+class Gated(dist.Distribution):
+    """prod over the gates' states of density(state)^(product of the gates), one factor for each element of the plates.
+
+    A gate is a one-hot array: it selects which of the density's parameters an element sees. The log density is a sum of
+    products of gates, statistics and parameters, so it is multi-affine in the gates and its expectation under independent
+    gates is the same expression at their probabilities.
+
+    Args:
+        plates: one letter for each plate dimension of the site, in order (leftmost first).
+        gates: {axes: one-hot array}; the axes name plate dimensions and the dimensions of parameters.
+        density: an exponential-family density whose parameters use the same letters.
+
+    Two faces: `log_prob` keeps the plates (what NumPyro calls); `total` contracts to a scalar in optimal order (what
+    inference calls), so that sufficient statistics appear and no array over plates and components exists.
+
+    Raises:
+        ValueError: if two arrays give an axis different sizes, or none gives the size of a plate.
+    """
+
+    pytree_data_fields = ("gates", "density")
+    pytree_aux_fields = ("plates",)
+
+    def __init__(self, plates: str, gates: Mapping[str, Array], density: Density):
+        self.plates = plates
+        self.gates = [Labelled(axes, gate) for axes, gate in gates.items()]
+        self.density = density
+        sizes = self._sizes()
+        missing = [letter for letter in plates if letter not in sizes]
+        if missing:
+            raise ValueError(f"Gated: no gate or parameter gives the size of plate axis {missing[0]!r}")
+        super().__init__(tuple(sizes[letter] for letter in plates), density.event_shape)
+
+    @property
+    def support(self):
+        return self.density.support
+
+    def _sizes(self) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        batch = [Labelled(p.axes[: len(p.axes) - rank], _batch(p, rank)) for p, rank in self.density.parameters()]
+        for labelled in [*self.gates, *batch]:
+            trailing = labelled.array.shape[labelled.array.ndim - len(labelled.axes) :]
+            for letter, size in zip(labelled.axes, trailing, strict=True):
+                if sizes.get(letter, 1) != 1 and size not in (1, sizes[letter]):
+                    raise ValueError(
+                        f"Gated: axis {letter!r} has size {sizes[letter]} in one array and {size} in the array with axes "
+                        f"{labelled.axes!r} and shape {labelled.array.shape}"
+                    )
+                sizes[letter] = max(size, sizes.get(letter, 1))
+        return sizes
+
+    def total(self, statistics: dict[str, Array], mask: Array | None = None) -> Array:
+        """The log density summed over the plates, as a scalar.
+
+        Args:
+            statistics: of the observation, from `density.statistics`.
+            mask: of the plates' shape; False leaves an element out.
+        """
+        masks = [] if mask is None else [Labelled(self.plates, jnp.asarray(mask, self.gates[0].array.dtype))]
+        sizes = dict(zip(self.plates, self.batch_shape, strict=True))
+        result = jnp.zeros((), self.gates[0].array.dtype)
+        for term in self.density.terms(self.plates, statistics):
+            factors = [*masks, *self.gates, *term.factors]
+            value = _einsum(factors, "", "")
+            result = result + term.number * _repeats(factors, sizes) * value
+        return result
+
+    def log_prob(self, value: Array) -> Array:
+        """The log density for each element of the plates, shape (*leading, *plates).
+
+        Raises:
+            ValueError: if an enumerated gate lacks one of the site's plates. NumPyro's enumeration would then sum each
+                plate element on its own, which is silently wrong; use an algorithm with a factorised posterior.
+        """
+        for gate in self.gates:
+            if gate.array.ndim > len(gate.axes) and not set(self.plates) <= set(gate.axes):
+                raise ValueError(
+                    f"Gated: the gate with axes {gate.axes!r} is enumerated but does not carry all plates {self.plates!r} of the "
+                    "site: NumPyro's enumeration is wrong for it. Use vbss.fit with a factorised posterior instead."
+                )
+        with relaxed_promotion():
+            return sum(
+                self._elementwise(term)
+                for term in self.density.terms(self.plates, self.density.statistics(self.plates, value))
+            )
+
+    def _elementwise(self, term: Term) -> Array:
+        factors = [*self.gates, *term.factors]
+        present = "".join(letter for letter in self.plates if any(letter in factor.axes for factor in factors))
+        value = term.number * _einsum(factors, "...", present)
+        absent = [self.plates.index(letter) - len(self.plates) for letter in self.plates if letter not in present]
+        return jnp.expand_dims(value, absent)
+
+    def sample(self, key, sample_shape=()):
+        def pick(parameter: Labelled, event_rank: int) -> Array:
+            axes = parameter.axes
+            batch, event = axes[: len(axes) - event_rank], axes[len(axes) - event_rank :]
+            relevant = [gate for gate in self.gates if _linked(gate, batch, self.gates)]
+            factors = [*relevant, parameter]
+            present = "".join(letter for letter in self.plates if any(letter in factor.axes for factor in factors))
+            value = _einsum(factors, "", present + event)
+            absent = [self.plates.index(letter) for letter in self.plates if letter not in present]
+            return jnp.broadcast_to(jnp.expand_dims(value, absent), (*self.batch_shape, *value.shape[len(present) :]))
+
+        with relaxed_promotion():
+            return self.density.sample(key, pick, (*sample_shape, *self.batch_shape))
+
+
+def _batch(parameter: Labelled, event_rank: int) -> Array:
+    """The parameter at one event entry: its batch dimensions alone."""
+    return parameter.array[(..., *(0,) * event_rank)]
+
+
+def _linked(gate: Labelled, axes: str, gates: list[Labelled]) -> bool:
+    """Whether the gate selects along these axes, directly or through another gate."""
+    reached = set(axes)
+    while True:
+        grown = reached.union(*(set(g.axes) for g in gates if set(g.axes) & reached))
+        if grown == reached:
+            return bool(set(gate.axes) & reached)
+        reached = grown
+
+
+def _einsum(factors: list[Labelled], leading: str, output: str) -> Array:
+    operands = ",".join(leading + factor.axes for factor in factors)
+    arrays = [factor.array for factor in factors]
+    return jnp.einsum(f"{operands}->{leading}{output}", *arrays, optimize="optimal")
+
+
+def _repeats(factors: list[Labelled], sizes: dict[str, int]) -> int:
+    """How often the contraction must be counted: the plates that no factor spans."""
+    count = 1
+    for letter, size in sizes.items():
+        spans = [factor.array.shape[factor.axes.index(letter)] for factor in factors if letter in factor.axes]
+        if max(spans, default=1) == 1:
+            count *= size
+    return count

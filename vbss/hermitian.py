@@ -1,0 +1,132 @@
+"""Hermitian matrices as real vectors: packing, and Cholesky-based inverse and log determinant in real arithmetic.
+
+`pack` is an isometry from the Hermitian M x M matrices to R^(M^2): tr(A B) = pack(A) . pack(B) and
+x^H A x = pack(A) . pack(x x^H), so that quadratic forms and scatter matrices become plain real products. The order is
+[A_ii, sqrt(2) Re A_ij, sqrt(2) Im A_ij] with i < j row by row.
+"""
+
+from math import isqrt, sqrt
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+_UNROLLED_SIZE = 8  # above this many rows the straight-line code grows too long to compile quickly
+
+
+def _upper(size: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.triu_indices(size, 1)
+
+
+def pack(matrix: Complex[Array, "*batch m m"]) -> Float[Array, "*batch m*m"]:
+    """The real coordinates of a Hermitian matrix; only its diagonal and upper triangle are read."""
+    rows, columns = _upper(matrix.shape[-1])
+    upper = matrix[..., rows, columns] * sqrt(2)
+    diagonal = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+    return jnp.concatenate([diagonal.real, upper.real, upper.imag], -1)
+
+
+def unpack(packed: Float[Array, "*batch p"]) -> Complex[Array, "*batch m m"]:
+    """The Hermitian matrix of real coordinates: the inverse of `pack`."""
+    size = isqrt(packed.shape[-1])
+    rows, columns = _upper(size)
+    diagonal, real, imaginary = jnp.split(packed, [size, size + len(rows)], -1)
+    upper = jax.lax.complex(real, imaginary) / sqrt(2)
+    matrix = jnp.zeros((*packed.shape[:-1], size, size), upper.dtype)
+    matrix = matrix.at[..., rows, columns].set(upper)
+    matrix = matrix.at[..., columns, rows].set(upper.conj())
+    index = np.arange(size)
+    return matrix.at[..., index, index].set(jax.lax.complex(diagonal, jnp.zeros_like(diagonal)))
+
+
+def pack_outer(vector: Complex[Array, "*batch m"]) -> Float[Array, "*batch m*m"]:
+    """`pack(x x^H)` without forming the matrix."""
+    rows, columns = _upper(vector.shape[-1])
+    real, imaginary = vector.real, vector.imag
+    a, b = real[..., rows], imaginary[..., rows]
+    c, d = real[..., columns], imaginary[..., columns]
+    upper_real, upper_imaginary = a * c + b * d, b * c - a * d
+    return jnp.concatenate([real**2 + imaginary**2, sqrt(2) * upper_real, sqrt(2) * upper_imaginary], -1)
+
+
+def packed_identity(size: int, dtype: jnp.dtype) -> Float[Array, " p"]:
+    """`pack(I)` of the given size."""
+    return jnp.concatenate([jnp.ones(size, dtype), jnp.zeros(size * (size - 1), dtype)])
+
+
+def inverse_and_log_determinant(
+    packed: Float[Array, "*batch p"],
+) -> tuple[Float[Array, "*batch p"], Float[Array, "*batch"]]:
+    """Packed inverse and log determinant of a packed Hermitian positive definite matrix, from one Cholesky factor.
+
+    A matrix that is not positive definite gives nan. Up to 8 rows the factorisation is straight-line real code over the
+    batch, which compiles to one vectorised kernel instead of one small LAPACK call per matrix.
+    """
+    size = isqrt(packed.shape[-1])
+    if size > _UNROLLED_SIZE:
+        return _by_lapack(packed)
+    return _unrolled(packed, size)
+
+
+def _by_lapack(packed: Array) -> tuple[Array, Array]:
+    factor = jnp.linalg.cholesky(unpack(packed))
+    log_determinant = 2 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1).real).sum(-1)
+    identity = jnp.broadcast_to(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
+    return pack(jax.scipy.linalg.cho_solve((factor, True), identity)), log_determinant
+
+
+def _unrolled(packed: Array, size: int) -> tuple[Array, Array]:
+    rows, columns = _upper(size)
+    scale = sqrt(0.5)
+    entry = jax.lax.optimization_barrier([packed[..., i] for i in range(size * size)])
+    real = {(int(j), int(i)): entry[size + n] * scale for n, (i, j) in enumerate(zip(rows, columns, strict=True))}
+    imaginary = {
+        (int(j), int(i)): -entry[size + len(rows) + n] * scale
+        for n, (i, j) in enumerate(zip(rows, columns, strict=True))
+    }
+
+    # A = L L^H, column by column; L as pairs (real, imaginary) below the diagonal, its diagonal real.
+    # The barriers make the compiler keep each column: fused to the end, every entry of the result would recompute them.
+    lower: dict[tuple[int, int], tuple[Array, Array]] = {}
+    inverse_diagonal: list[Array] = []
+    log_determinant = jnp.zeros_like(entry[0])
+    for j in range(size):
+        pivot = entry[j] - sum(
+            (lower[j, k][0] ** 2 + lower[j, k][1] ** 2 for k in range(j)), start=jnp.zeros_like(entry[0])
+        )
+        log_determinant = log_determinant + jnp.log(pivot)
+        inverse_diagonal.append(jax.lax.rsqrt(pivot))
+        for i in range(j + 1, size):
+            a, b = real[i, j], imaginary[i, j]
+            for k in range(j):
+                (c, d), (e, f) = lower[i, k], lower[j, k]
+                a, b = a - (c * e + d * f), b - (d * e - c * f)
+            lower[i, j] = (a * inverse_diagonal[j], b * inverse_diagonal[j])
+        lower, inverse_diagonal = jax.lax.optimization_barrier((lower, inverse_diagonal))
+
+    # W = L^-1 by forward substitution, then A^-1 = W^H W.
+    zero = jnp.zeros_like(entry[0])
+    inverse: dict[tuple[int, int], tuple[Array, Array]] = {(j, j): (inverse_diagonal[j], zero) for j in range(size)}
+    for j in range(size):
+        for i in range(j + 1, size):
+            a, b = zero, zero
+            for k in range(j, i):
+                (c, d), (e, f) = lower[i, k], inverse[k, j]
+                a, b = a - (c * e - d * f), b - (c * f + d * e)
+            inverse[i, j] = (a * inverse_diagonal[i], b * inverse_diagonal[i])
+        inverse = jax.lax.optimization_barrier(inverse)
+
+    diagonal = [
+        sum((inverse[k, i][0] ** 2 + inverse[k, i][1] ** 2 for k in range(i, size)), start=zero) for i in range(size)
+    ]
+    upper_real, upper_imaginary = [], []
+    for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
+        a, b = zero, zero
+        for k in range(j, size):
+            (c, d), (e, f) = inverse[k, i], inverse[k, j]
+            a, b = a + c * e + d * f, b + c * f - d * e
+        upper_real.append(a * sqrt(2))
+        upper_imaginary.append(b * sqrt(2))
+    entries = jax.lax.optimization_barrier(diagonal + upper_real + upper_imaginary)
+    return jnp.stack(entries, -1), log_determinant

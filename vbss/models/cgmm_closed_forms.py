@@ -1,0 +1,131 @@
+"""Hand-derived updates of the LDA-style complex Gaussian mixture, in packed form.
+
+Every update is linear in the quadratic forms x^H H^-1 x, so the sum over directions is taken before the sum over time and
+no array carries both: Pbar_fk = sum_d w_kd H_fd^-1 meets the data in Q_fkt = x^H Pbar_fk x, and the data meet the directions
+through the scatters R_fk = sum_t (z / lambda)_fkt x x^H. Equations: (E1), (E2), (M1)-(M3) of the corrected paper.
+"""
+
+from collections.abc import Callable, Mapping
+from math import isqrt, log, pi
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbss.distributions import ComplexInverseWishart
+from vbss.expectation import Observations
+from vbss.hermitian import inverse_and_log_determinant
+from vbss.posterior import Posterior
+
+
+def _scatter(observations: Observations) -> Array:
+    return observations["mixture"]["scatter"]  # (f, p, t)
+
+
+def _size(observations: Observations) -> int:
+    return isqrt(_scatter(observations).shape[1])
+
+
+def _source_probs(posterior: Posterior) -> Array:
+    return jax.nn.softmax(posterior.factors["source"].natural["onehot"], -2)  # type: ignore[attr-defined]
+
+
+def _direction_probs(posterior: Posterior) -> Array:
+    return jax.nn.softmax(posterior.factors["direction"].natural["onehot"], -1)  # type: ignore[attr-defined]
+
+
+def _precisions(posterior: Posterior) -> tuple[Array, Array]:
+    return inverse_and_log_determinant(posterior.factors["spatial_covariance"].packed)  # type: ignore[attr-defined]
+
+
+def _source_scatters(posterior: Posterior, observations: Observations) -> Array:
+    weights = _source_probs(posterior) / posterior.points["power"]
+    return jnp.einsum("fpt,fkt->fkp", _scatter(observations), weights)
+
+
+def _quadratic_forms(posterior: Posterior, observations: Observations) -> Array:
+    precision, _ = _precisions(posterior)
+    source_precision = jnp.einsum("kd,fdp->fkp", _direction_probs(posterior), precision)
+    return jnp.einsum("fpt,fkp->fkt", _scatter(observations), source_precision)
+
+
+def _source_log_determinants(posterior: Posterior) -> Array:
+    return jnp.einsum("kd,fd->fk", _direction_probs(posterior), _precisions(posterior)[1])
+
+
+def direction(model: Any, posterior: Posterior, observations: Observations) -> dict[str, Array]:
+    """(E2), equation (17): log w_kd = log phi_d - sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)]."""
+    precision, log_determinant = _precisions(posterior)
+    counts = _source_probs(posterior).sum(-1)
+    scatters = _source_scatters(posterior, observations)
+    fit = jnp.einsum("fk,fd->kd", counts, log_determinant) + jnp.einsum("fdp,fkp->kd", precision, scatters)
+    return {"onehot": posterior.points["log_direction_weights"][None] - fit}
+
+
+def log_direction_weights(model: Any, posterior: Posterior, observations: Observations) -> Array:
+    """(M3), equation (11)."""
+    return _log_mean(_direction_probs(posterior), 0)
+
+
+def log_mixing_weights(model: Any, posterior: Posterior, observations: Observations) -> Array:
+    """(M3), equation (11)."""
+    return _log_mean(_source_probs(posterior), 0).T
+
+
+def _log_mean(probs: Array, axis: int) -> Array:
+    return jnp.log(jnp.maximum(probs.mean(axis), jnp.finfo(probs.dtype).tiny))
+
+
+def spatial_covariance(model: Any, posterior: Posterior, observations: Observations) -> dict[str, Array]:
+    """(M1), equation (9) with the prior's (nu - M) G: coefficients of H^-1 and of log|H|."""
+    size = _size(observations)
+    probs = _direction_probs(posterior)
+    scatter = jnp.einsum("kd,fkp->fdp", probs, _source_scatters(posterior, observations))
+    counts = jnp.einsum("kd,fk->fd", probs, _source_probs(posterior).sum(-1))
+    nu = model.degrees_of_freedom
+    return {"precision": -((nu - size) * model.templates + scatter), "log_determinant": -(nu + size + counts)}
+
+
+def power(model: Any, posterior: Posterior, observations: Observations) -> Array:
+    """(M2), equation (10): lambda = x^H Pbar x / M."""
+    return _quadratic_forms(posterior, observations) / _size(observations)
+
+
+def source(model: Any, posterior: Posterior, observations: Observations) -> dict[str, Array]:
+    """(E1), equation (16): log z = log pi - M log lambda - sum_d w log|H| - Q / lambda, up to a constant."""
+    lam = posterior.points["power"]
+    fit = _quadratic_forms(posterior, observations) / lam + _size(observations) * jnp.log(lam)
+    prior = posterior.points["log_mixing_weights"].T[None]
+    return {"onehot": prior - fit - _source_log_determinants(posterior)[..., None]}
+
+
+def elbo(model: Any, posterior: Posterior, observations: Observations) -> Array:
+    """The MAP-penalised bound from the statistics, no constant dropped."""
+    size = _size(observations)
+    lam = posterior.points["power"]
+    source_logits = posterior.factors["source"].natural["onehot"]  # type: ignore[attr-defined]
+    direction_logits = posterior.factors["direction"].natural["onehot"]  # type: ignore[attr-defined]
+    log_z, log_w = jax.nn.log_softmax(source_logits, -2), jax.nn.log_softmax(direction_logits, -1)
+    z, w = jnp.exp(log_z), jnp.exp(log_w)
+    precision, log_determinant = _precisions(posterior)
+    scatters = _source_scatters(posterior, observations)
+    log_pi = posterior.points["log_mixing_weights"].T[None]
+    per_bin = z * (log_pi - log_z - size * (jnp.log(lam) + log(pi)))
+    per_source = z.sum(-1) * _source_log_determinants(posterior)
+    quadratic = (jnp.einsum("kd,fdp->fkp", w, precision) * scatters).sum()
+    directions = (w * (posterior.points["log_direction_weights"][None] - log_w)).sum()
+    prior = ComplexInverseWishart(model.degrees_of_freedom, (model.degrees_of_freedom - size) * model.templates)
+    log_prior = prior.expected_log_prob({"precision": precision, "log_determinant": log_determinant}).sum()
+    return per_bin.sum() - per_source.sum() - quadratic + directions + log_prior
+
+
+CLOSED_FORMS: Mapping[str, Callable] = {
+    "direction": direction,
+    "log_direction_weights": log_direction_weights,
+    "log_mixing_weights": log_mixing_weights,
+    "spatial_covariance": spatial_covariance,
+    "power": power,
+    "source": source,
+    "elbo": elbo,
+}

@@ -1,0 +1,126 @@
+"""Starts of the LDA-style complex Gaussian mixture: masks and directions from fixed templates.
+
+All use the scale-free likelihood (x^H G^-1 x)^-M |G|^-1 of a template, the maximum over each bin's power, so that the start
+does not depend on the recording's level. Each returns {site: value} for `fit`.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from vbss.hermitian import inverse_and_log_determinant, pack_outer
+
+_HISTOGRAM_STEPS = 20
+_MASK_STEPS = 5
+_SEPARATION = 24  # peaks are at least a 24th of the circle (15 degrees) apart
+
+
+def template_peaks(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
+    """The largest peaks of the directions' histogram, and the masks that their templates give.
+
+    The histogram is the weights of a mixture with one fixed template for each candidate direction, fitted by EM; candidate
+    directions are taken to be evenly spaced around a circle, in order. Works on one frequency at a time: no array carries
+    directions, frames and frequencies together.
+    """
+    return _template_peaks(model.templates, model.degrees_of_freedom, mixture, num_sources=model.num_sources)
+
+
+def direction_groups(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
+    """Each class starts as an equal share of the circle: equations (19) and (20), the group of class k (from 0) being the
+    directions with k D / K <= d < (k + 1) D / K, with each bin's power at its optimum."""
+    num_directions = model.templates.shape[1]
+    group = jnp.arange(num_directions) * model.num_sources // num_directions
+    onehot = jax.nn.one_hot(group, model.num_sources, dtype=model.templates.dtype).T
+    direction = onehot / onehot.sum(-1, keepdims=True)
+    return _from_directions(model.templates, model.degrees_of_freedom, mixture, direction)
+
+
+def given_masks(model: Any, mixture: Complex[Array, "f t m"], masks: Float[Array, "f t k"]) -> dict[str, Array]:
+    """Masks from elsewhere (a network, an oracle), with directions by the corrected equation (18): softmax over d of
+    log phi_d - sum_f [n_fk log|G_fd| + tr(G_fd^-1 R_fk)]."""
+    precision, log_determinant = inverse_and_log_determinant(model.templates)
+    scatter = pack_outer(mixture)
+    size = mixture.shape[-1]
+    level = scatter[..., :size].sum(-1).mean() / size
+    scatters = jnp.einsum("ftp,ftk->fkp", scatter, masks) / level
+    fit = jnp.einsum("fk,fd->kd", masks.sum(1), log_determinant) + jnp.einsum("fdp,fkp->kd", precision, scatters)
+    direction = jax.nn.softmax(-fit, -1)
+    power = _from_directions(model.templates, model.degrees_of_freedom, mixture, direction)["power"]
+    return {"source": masks, "direction": direction, "power": power}
+
+
+@jax.jit
+def _from_directions(templates: Array, degrees_of_freedom: Array, mixture: Array, direction: Array) -> dict[str, Array]:
+    """Masks under fixed direction probabilities (K, D), with time-varying weights, and the powers to match."""
+    size = mixture.shape[-1]
+    precision, log_determinant = inverse_and_log_determinant(templates)
+    source_precision = jnp.einsum("kd,fdp->fkp", direction, precision)
+    source_log_determinant = jnp.einsum("kd,fd->fk", direction, log_determinant)
+    quadratic = _floored(jnp.einsum("ftp,fkp->fkt", pack_outer(mixture), source_precision))
+    fit = -size * jnp.log(quadratic) - source_log_determinant[..., None]
+    audible = jnp.any(mixture != 0, -1)[:, None, :].astype(fit.dtype)
+
+    def step(log_weights, _):
+        probs = jax.nn.softmax(fit + log_weights[None], 1) * audible
+        counts = probs.sum(0)
+        total = counts.sum(0, keepdims=True)
+        smallest = jnp.finfo(fit.dtype).tiny
+        return jnp.where(
+            total > 0, jnp.log(jnp.maximum(counts, smallest) / jnp.maximum(total, smallest)), log_weights
+        ), None
+
+    start = jnp.full(fit.shape[1:], -jnp.log(fit.shape[1]), fit.dtype)
+    log_weights, _ = jax.lax.scan(step, start, length=_MASK_STEPS)
+    masks = jax.nn.softmax(fit + log_weights[None], 1)
+    # H starts at its prior's mode, (nu - M) / (nu + M) times the template.
+    gauge = (degrees_of_freedom + size) / (degrees_of_freedom - size)
+    return {"source": jnp.swapaxes(masks, 1, 2), "direction": direction, "power": quadratic * gauge / size}
+
+
+def _floored(quadratic: Array) -> Array:
+    # A silent bin has no quadratic form; its power must stay positive.
+    return jnp.maximum(quadratic, jnp.finfo(quadratic.dtype).tiny ** 0.25)
+
+
+@partial(jax.jit, static_argnames="num_sources")
+def _template_peaks(templates: Array, degrees_of_freedom: Array, mixture: Array, num_sources: int) -> dict[str, Array]:
+    histogram = _direction_histogram(templates, mixture)
+    smooth = 0.5 * histogram + 0.25 * (jnp.roll(histogram, 1) + jnp.roll(histogram, -1))
+    num_directions = smooth.shape[0]
+    index = jnp.arange(num_directions)
+
+    def take(heights, _):
+        peak = jnp.argmax(heights)
+        offset = jnp.abs(index - peak)
+        distance = jnp.minimum(offset, num_directions - offset)
+        lowered = jnp.where(distance * _SEPARATION < num_directions, heights - 1, heights)
+        return lowered.at[peak].set(-jnp.inf), peak
+
+    _, peaks = jax.lax.scan(take, smooth, length=num_sources)
+    direction = jax.nn.one_hot(peaks, num_directions, dtype=templates.dtype)
+    return _from_directions(templates, degrees_of_freedom, mixture, direction)
+
+
+def _direction_histogram(templates: Array, mixture: Array) -> Float[Array, " d"]:
+    """Weights of the mixture of all directions' templates, by EM."""
+    size = mixture.shape[-1]
+    precision, log_determinant = inverse_and_log_determinant(templates)
+
+    def step(log_weights, _):
+        def add_frequency(counts, inputs):
+            at_frequency, precision_f, log_determinant_f = inputs
+            scatter = pack_outer(at_frequency)
+            audible = jnp.any(at_frequency != 0, -1).astype(scatter.dtype)
+            fit = -size * jnp.log(_floored(scatter @ precision_f.T)) + (log_weights - log_determinant_f)[None]
+            return counts + audible @ jax.nn.softmax(fit, -1), None
+
+        counts, _ = jax.lax.scan(add_frequency, jnp.zeros_like(log_weights), (mixture, precision, log_determinant))
+        return jnp.log(jnp.maximum(counts / counts.sum(), jnp.finfo(counts.dtype).tiny)), None
+
+    num_directions = templates.shape[1]
+    start = jnp.full(num_directions, -jnp.log(num_directions), templates.dtype)
+    log_weights, _ = jax.lax.scan(step, start, length=_HISTOGRAM_STEPS)
+    return jnp.exp(log_weights)

@@ -1,0 +1,91 @@
+"""The Gaussian mixture model with full covariances; exact EM."""
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array, Float
+
+from vbss.densities import MultivariateNormal
+from vbss.gated import Gated
+from vbss.kinds import linear, precision, simplex
+from vbss.program import Model, indicator
+
+
+class GaussianMixture(Model):
+    """z_n ~ Cat(mixing_weights), y_n | z_n = k ~ N(loc_k, precision_k^-1).
+
+    Attributes:
+        log_weights: log mixing weights (log pi), shape (K,).
+        loc: component means (mu), shape (K, D).
+        precision: component precisions (Sigma^-1), shape (K, D, D).
+        anchor: a point amid the data, shape (D,), about which statistics are taken: float32 needs it.
+
+    The program takes `observations` (N, D). Sites: `component` (N plates), `observations`.
+    """
+
+    log_weights: Float[Array, " k"] = simplex()
+    loc: Float[Array, "k d"] = linear(event_rank=1)
+    precision: Float[Array, "k d d"] = precision(event_rank=2)
+    anchor: Float[Array, " d"]
+
+    @classmethod
+    def init(cls, observations: Float[Array, "n d"], num_components: int, *, key: Array) -> "GaussianMixture":
+        """Equal weights, means drawn from the data far from each other (k-means++), the data's covariance for each.
+
+        Raises:
+            ValueError: if `observations` is not (N, D) with N > D, not finite, or `num_components` is not in 1..N.
+        """
+        _check(observations)
+        num_observations, size = observations.shape
+        if not 1 <= num_components <= num_observations:
+            raise ValueError(
+                f"num_components must be between 1 and the {num_observations} observations, got {num_components}"
+            )
+        loc = _spread(observations, num_components, key)
+        centred = observations - observations.mean(0, keepdims=True)
+        covariance = centred.T @ centred / num_observations
+        factor = jnp.linalg.cholesky(covariance)
+        if not bool(jnp.isfinite(factor).all()):
+            raise ValueError("observations must span all their dimensions: their covariance is singular")
+        shared = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(size, dtype=observations.dtype))
+        return cls(
+            log_weights=jnp.full(num_components, -jnp.log(num_components), observations.dtype),
+            loc=loc,
+            precision=jnp.broadcast_to(shared, (num_components, size, size)),
+            anchor=observations.mean(0),
+        )
+
+    def __call__(self, observations: Float[Array, "n d"]) -> None:
+        with numpyro.plate("n", observations.shape[0]):
+            component = indicator("component", self.log_weights)
+            density = MultivariateNormal(("ki", self.loc), ("kij", self.precision), anchor=self.anchor)
+            numpyro.sample("observations", Gated("n", {"nk": component}, density), obs=observations)
+
+    def validate(self, observations: Float[Array, "n d"]) -> None:
+        _check(observations)
+        if observations.shape[-1] != self.loc.shape[-1]:
+            raise ValueError(
+                f"observations must have {self.loc.shape[-1]} columns as the model's loc, got shape {observations.shape}"
+            )
+
+
+def _check(observations: Array) -> None:
+    if observations.ndim != 2 or observations.shape[0] <= observations.shape[1]:
+        raise ValueError(f"observations must have shape (N, D) with N > D, got {observations.shape}")
+    if not bool(jnp.isfinite(observations).all()):
+        raise ValueError("observations must be finite")
+
+
+def _spread(observations: Array, num_components: int, key: Array) -> Array:
+    """k-means++ seeds: each next mean is an observation drawn with probability as its squared distance to the nearest."""
+    keys = jax.random.split(key, num_components)
+    first = observations[jax.random.randint(keys[0], (), 0, observations.shape[0])]
+
+    def draw(distance, key):
+        index = jax.random.categorical(key, jnp.log(distance))
+        chosen = observations[index]
+        squared = ((observations - chosen[None]) ** 2).sum(-1)
+        return jnp.minimum(distance, squared), chosen
+
+    _, rest = jax.lax.scan(draw, ((observations - first[None]) ** 2).sum(-1), keys[1:])
+    return jnp.concatenate([first[None], rest])

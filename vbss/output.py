@@ -1,0 +1,66 @@
+"""The folder of results: it appears complete or not at all."""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vbss.errors import InputError
+
+REPORT = "report.json"
+_RESULT_NAMES = re.compile(r"report\.json|mixture\.wav|source_[0-9]+\.wav")
+
+
+def check_output_folder(out: Path) -> None:
+    """Refuse a folder that cannot be made or replaced; call it before any work is done.
+
+    A folder may be replaced if it is empty or holds an earlier result and nothing else.
+
+    **Raises:** `InputError` if `out` is a file, holds anything else, is a mount point, or cannot be written.
+    """
+    out = out.resolve()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"output folder {str(out)!r} is a file.")
+    if os.path.ismount(out):
+        raise InputError(f"output folder {str(out)!r} is where a file system is mounted: name a folder inside it.")
+    if out.is_dir():
+        names = sorted(path.name for path in out.iterdir())
+        others = [name for name in names if not _RESULT_NAMES.fullmatch(name)]
+        if names and (others or REPORT not in names):
+            raise InputError(
+                f"output folder {str(out)!r} holds {(others or names)[0]!r}, which is not an earlier result: "
+                "name a new folder."
+            )
+    parent = next(folder for folder in out.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"output folder {str(out)!r} cannot be made: {str(parent)!r} is not a folder you may write to."
+        )
+
+
+@contextmanager
+def new_output_folder(out: Path) -> Iterator[Path]:
+    """A folder to write results to, which becomes `out` if the block succeeds and vanishes if it fails.
+
+    **Raises:** `InputError` as `check_output_folder`; `OSError` if the file system refuses.
+    """
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # A plain mkdir, not tempfile's: the folder keeps the permissions that new folders have here.
+    unique = secrets.token_hex(4)
+    new, old = out.with_name(f".{out.name}.{unique}.new"), out.with_name(f".{out.name}.{unique}.old")
+    try:
+        new.mkdir()
+        yield new
+        check_output_folder(out)  # again: the work took a while
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

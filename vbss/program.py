@@ -1,0 +1,155 @@
+"""What a generative program may say: `Model`, indicators, chains, statistics, points, and latents given an indicator."""
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+
+from vbss.distributions.discrete import Indicator, MarkovChain
+from vbss.kinds import Kind
+
+
+class Model(eqx.Module):
+    """A generative program together with its parameters.
+
+    Subclasses are Equinox modules: array fields declared with a kind (`vbss.simplex()`, `vbss.linear()`,
+    `vbss.precision()`) are parameters that inference learns, other fields are fixed. `__call__` is the NumPyro program
+    and the only place where the model's density is written.
+    """
+
+    schedule: ClassVar[tuple[str, ...] | None] = None
+    """Order in which an iteration visits the blocks (sites and fields); by default factors, then points, then fields."""
+
+    @abstractmethod
+    def __call__(self, *data: Any) -> Any:
+        """The generative program."""
+
+    def parameter_kinds(self) -> dict[str, Kind]:
+        """The parameters' names and kinds, in the order of their declaration."""
+        return {f.name: f.metadata["kind"] for f in dataclasses.fields(self) if "kind" in f.metadata}
+
+    def replace(self, **fields: Array) -> "Model":
+        """A copy with other values of some fields."""
+        return dataclasses.replace(self, **fields)
+
+    def start(self, key: Array, *data: Any) -> Mapping[str, Array]:
+        """Where inference starts on a recording: {site: probabilities or value}; sites left out start at random."""
+        return {}
+
+    def closed_forms(self) -> Mapping[str, Callable]:
+        """Hand-derived updates: {block: function(model, posterior, data) -> the block's new value}.
+
+        The value is an array for a point or parameter and the natural parameters for a factor. The key "elbo" may hold
+        a closed form of the bound. `vbss.check_derivation` proves each against the program.
+        """
+        return {}
+
+    def validate(self, *data: Any) -> None:
+        """Raise ValueError where the data cannot be this model's; called before any compilation."""
+        return None
+
+
+def statistics(name: str, fn: dist.Distribution) -> dict[str, Array]:
+    """Draw a latent and hand on its sufficient statistics: the program may read nothing else of it.
+
+    Inference replaces the statistics by their expectations, which is exact because the density is linear in them.
+    """
+    value = numpyro.sample(name, fn)
+    base = unexpanded(fn)
+    return {key: numpyro.deterministic(f"{name}/{key}", s) for key, s in base.sufficient_statistics(value).items()}
+
+
+def indicator(name: str, log_probs: Float[Array, "*batch k"], axis: int = -1) -> Float[Array, "*plates_and_k"]:
+    """Draw a categorical variable with normalised log-probabilities and hand it on as a one-hot vector.
+
+    Args:
+        axis: where the K states stand in the one-hot array, counted from its end. With a long plate last (axis -2) the
+            arithmetic over its elements is fastest.
+    """
+    return statistics(name, Indicator(log_probs, axis))["onehot"]
+
+
+def markov_chain(
+    name: str, log_initial: Float[Array, "*b k"], log_transition: Float[Array, "*c k k"], length: int
+) -> Float[Array, "*plates t k"]:
+    """Draw a discrete Markov chain of the given length and hand it on as one-hot vectors.
+
+    Log-probabilities are normalised; rows of `log_transition` are the state that is left.
+    """
+    return statistics(name, MarkovChain(log_initial, log_transition, length))["onehot"]
+
+
+def point(name: str, initial: Array, kind: Kind, given: str | None = None) -> Array:
+    """A recording's own unknown, estimated as a point without a prior (a NumPyro `param`).
+
+    Args:
+        initial: its value before inference.
+        kind: how its maximiser is read (`vbss.Simplex()`, `vbss.Linear()`, `vbss.Precision()`).
+        given: name of an indicator whose state the unknown belongs to: the value under each state is then fitted as if
+            that state were certain, so that it stays defined where the state's probability vanishes.
+    """
+    return numpyro.param(name, initial, kind=kind, given=given)
+
+
+class Given(dist.Distribution):
+    """A latent drawn under each state of an indicator: x | z = k ~ base_k.
+
+    Args:
+        gate: one-hot array (*plates, K).
+        base: distribution of batch shape (..., K).
+
+    A draw has shape (*plates, 1, *event): the value under the state that is true. Inference hands the program a value
+    for each state, (*plates, K, *event); programs broadcast it to K before they contract it with the gate.
+    """
+
+    pytree_data_fields = ("gate", "base")
+
+    def __init__(self, gate: Array, base: dist.Distribution):
+        self.gate = gate
+        self.base = base
+        if not base.batch_shape or base.batch_shape[-1] != gate.shape[-1]:
+            raise ValueError(
+                f"Given: base must have one distribution for each of the {gate.shape[-1]} states of the gate along its last batch "
+                f"axis, but its batch shape is {base.batch_shape}"
+            )
+        super().__init__(jnp.broadcast_shapes(gate.shape[:-1], base.batch_shape[:-1]), (1, *base.event_shape))
+
+    @property
+    def support(self):
+        return constraints.independent(self.base.support, 1)
+
+    def sample(self, key, sample_shape=()):
+        states = (*self.batch_shape, self.gate.shape[-1])
+        draws = self.base.expand(states).sample(key, sample_shape)
+        gate = self.gate.reshape(*self.gate.shape, *(1,) * len(self.base.event_shape))
+        return (gate * draws).sum(len(sample_shape) + len(self.batch_shape), keepdims=True)
+
+    def log_prob(self, value):
+        return (self.gate * self.base.log_prob(value)).sum(-1)
+
+
+def unexpanded(fn: dist.Distribution) -> Any:
+    """The distribution beneath the expansion that plates put around it."""
+    return fn.base_dist if isinstance(fn, dist.ExpandedDistribution) else fn
+
+
+def unmasked(fn: dist.Distribution) -> tuple[dist.Distribution, Array | None]:
+    """The distribution beneath masks, and their conjunction (None if there is none)."""
+    mask = None
+    while isinstance(fn, dist.MaskedDistribution):
+        if fn._mask is not True:
+            mask = fn._mask if mask is None else jnp.logical_and(mask, fn._mask)
+        fn = fn.base_dist
+    return fn, mask
+
+
+def is_prng_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
