@@ -201,18 +201,24 @@ class GivenFactor(Factor):
 
 
 class CovariancePoint(Factor):
-    """A covariance with an inverse-Wishart prior, kept at the mode of its complete conditional (MAP)."""
+    """A covariance with an inverse-Wishart prior, kept at the mode of its complete conditional (MAP).
+
+    It carries the statistics that the program reads beside the packed matrix: one factorisation an update.
+    """
 
     packed: Array
+    precision: Array
+    log_determinant: Array
     site: str = eqx.field(static=True)
+
+    @classmethod
+    def at(cls, packed: Array, site: str) -> "CovariancePoint":
+        """The point at a packed matrix."""
+        return cls(packed, *inverse_and_log_determinant(packed), site)
 
     @property
     def sites(self):
         return (self.site,)
-
-    def statistics(self) -> Natural:
-        precision, log_determinant = inverse_and_log_determinant(self.packed)
-        return {"precision": precision, "log_determinant": log_determinant}
 
     def _values(self, statistics: Natural) -> Values:
         # The matrix itself is read by nothing: the site's density is linear in its statistics.
@@ -223,17 +229,18 @@ class CovariancePoint(Factor):
         return objective(self.representative())
 
     def representative(self):
-        return self._values(self.statistics())
+        return self._values({"precision": self.precision, "log_determinant": self.log_determinant})
 
     def update(self, objective):
-        return self.with_natural(jax.grad(lambda s: objective(self._values(s)))(self.statistics()))
+        statistics = {"precision": self.precision, "log_determinant": self.log_determinant}
+        return self.with_natural(jax.grad(lambda s: objective(self._values(s)))(statistics))
 
     def canonical(self):
-        return {"precision": -self.packed, "log_determinant": -jnp.ones(self.packed.shape[:-1], self.packed.dtype)}
+        return {"precision": -self.packed, "log_determinant": -jnp.ones_like(self.log_determinant)}
 
     def with_natural(self, natural):
         # The mode of n log|P| + <A, P> over P = H^-1, with n = -d/d log|H|.
-        return CovariancePoint(natural["precision"] / natural["log_determinant"][..., None], self.site)
+        return CovariancePoint.at(natural["precision"] / natural["log_determinant"][..., None], self.site)
 
     def entropy(self):
         return jnp.zeros((), self.packed.dtype)
@@ -255,7 +262,7 @@ def started(factor: Factor, value: Array) -> Factor:
         expected = factor.logits
     elif isinstance(factor, CovariancePoint):
         _check_shape(factor.site, value, unpack(factor.packed).shape)
-        return CovariancePoint(pack(value), factor.site)
+        return CovariancePoint.at(pack(value), factor.site)
     else:
         raise ValueError(f"start: site {factor.sites[-1]!r} cannot be started from an array")
     _check_shape(factor.sites[0], value, expected.shape)

@@ -127,7 +127,7 @@ def _factor(name: str, site: dict, gate: str | None, trace: dict, key: Array) ->
             return GivenFactor(logits, family.initial(states), family, gate, name)
     base = unexpanded(fn)
     if isinstance(base, ComplexInverseWishart):
-        return CovariancePoint(jnp.broadcast_to(base.packed_mode, pack(site["value"]).shape), name)
+        return CovariancePoint.at(jnp.broadcast_to(base.packed_mode, pack(site["value"]).shape), name)
     statistics = statistics_family(base)
     if statistics is not None:
         onehot = trace[f"{name}/onehot"]["value"]

@@ -91,18 +91,23 @@ def _run(
     previous = jnp.asarray(-jnp.inf, _real_dtype(data))
     done, status = 0, Status.running
     observations = _observe(model, posterior, data)
-    while status is Status.running:
-        try:
-            result = _chunk(algorithm, model, posterior, data, observations, previous, jnp.int32(max_steps - done))
+    try:
+        while status is Status.running and done < max_steps:
+            num_steps = jnp.int32(min(_CHUNK, max_steps - done))
+            result = _chunk(algorithm, model, posterior, data, observations, previous, num_steps)
             jax.block_until_ready(result)
             model, posterior, previous, trace, count, code = result
-            status = Status(int(code))
-            bounds.append(np.asarray(trace)[: int(count) + (status is not Status.running)])
-            done += int(count)
+            bounds.append(np.asarray(trace)[: int(count)])
+            done, status = done + int(count), Status(int(code))
             if progress is not None:
                 progress(done, max_steps, float(previous))
-        except KeyboardInterrupt:
-            status = Status.interrupted
+        bound, code = _last(algorithm, model, posterior, data, observations, previous)
+        bounds.append(np.asarray(bound)[None])
+        last = Status(int(code))
+        if status is Status.running or last in (Status.nonfinite, Status.bound_decreased):
+            status = Status.max_steps if last is Status.running else last
+    except KeyboardInterrupt:
+        status = Status.interrupted
     elbo = np.concatenate(bounds) if bounds else np.zeros(0)
     return Solution(model, posterior, elbo, status, done)
 
@@ -125,41 +130,50 @@ def _chunk(
     data: tuple,
     observations: Observations,
     previous: Array,
-    steps_left: Array,
+    num_steps: Array,
 ) -> tuple[Model, Posterior, Array, Array, Array, Array]:
-    """Up to `_CHUNK` steps, or to the end. The bound of the state that a step begins with is judged, so that it shares its
-    work with the step; the step that follows the last judgement is discarded."""
-    size = sum(leaf.size for leaf in jax.tree.leaves(data) if eqx.is_array(leaf))
+    """`num_steps` steps, or fewer when the inference ends. A step begins with the bound of the state that it finds, which
+    shares its passes over the data with the updates."""
+    size = _size(data)
 
     def go_on(carry):
-        _, _, _, count, status, _ = carry
-        return (count < _CHUNK) & (status == Status.running.value)
+        _, _, _, count, status = carry
+        return (count < num_steps) & (status == Status.running.value)
 
     def body(carry):
-        arrays, previous, trace, count, _, _ = carry
+        arrays, previous, trace, count, _ = carry
         model, posterior = eqx.combine(arrays, static)
         bound = algorithm.elbo(model, posterior, data, observations).astype(previous.dtype)
-        status = _judge(bound, previous, count == steps_left, algorithm.tolerance, size)
-        stepped, _ = eqx.partition(algorithm.step(model, posterior, data, observations), eqx.is_array)
-        running = status == Status.running.value
-        arrays = jax.tree.map(lambda new, old: jnp.where(running, new, old), stepped, arrays)
-        return arrays, bound, trace.at[count].set(bound), count + running.astype(count.dtype), status, running
+        status = _judge(bound, previous, algorithm.tolerance, size)
+        stepped = eqx.filter(algorithm.step(model, posterior, data, observations), eqx.is_array)
+        return stepped, bound, trace.at[count].set(bound), count + 1, status
 
     arrays, static = eqx.partition((model, posterior), eqx.is_array)
-    zero = jnp.zeros_like(steps_left)
-    trace = jnp.zeros(_CHUNK, previous.dtype)
-    carry = (arrays, previous, trace, zero, zero, jnp.asarray(True))
-    arrays, previous, trace, count, status, _ = jax.lax.while_loop(go_on, body, carry)
+    carry = (arrays, previous, jnp.zeros(_CHUNK, previous.dtype), jnp.int32(0), jnp.int32(Status.running.value))
+    arrays, previous, trace, count, status = jax.lax.while_loop(go_on, body, carry)
     model, posterior = eqx.combine(arrays, static)
     return model, posterior, previous, trace, count, status
 
 
-def _judge(bound: Array, previous: Array, at_limit: Array, tolerance: float, size: int) -> Array:
-    """The status after the bound of one state."""
+@eqx.filter_jit
+def _last(
+    algorithm: EM, model: Model, posterior: Posterior, data: tuple, observations: Observations, previous: Array
+) -> tuple[Array, Array]:
+    """The bound of the final state, and what it says."""
+    bound = algorithm.elbo(model, posterior, data, observations).astype(previous.dtype)
+    return bound, _judge(bound, previous, algorithm.tolerance, _size(data))
+
+
+def _size(data: tuple) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(data) if eqx.is_array(leaf))
+
+
+def _judge(bound: Array, previous: Array, tolerance: float, size: int) -> Array:
+    """The status after a bound that follows the previous one; rounding is allowed eps^(3/4) of the bound's scale."""
     change = bound - previous
     scale = jnp.maximum(jnp.abs(bound), jnp.asarray(float(size), bound.dtype))
     rounding = float(jnp.finfo(bound.dtype).eps) ** 0.75 * scale
-    status = jnp.where(at_limit, Status.max_steps.value, Status.running.value)
-    status = jnp.where(jnp.abs(change) <= tolerance * jnp.abs(bound), Status.converged.value, status)
+    converged = jnp.abs(change) <= tolerance * jnp.abs(bound)
+    status = jnp.where(converged, Status.converged.value, Status.running.value)
     status = jnp.where(change < -rounding, Status.bound_decreased.value, status)
     return jnp.where(jnp.isfinite(bound), status, Status.nonfinite.value).astype(jnp.int32)

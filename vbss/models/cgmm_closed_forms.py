@@ -15,7 +15,6 @@ from jaxtyping import Array
 
 from vbss.distributions import ComplexInverseWishart
 from vbss.expectation import Observations
-from vbss.hermitian import inverse_and_log_determinant
 from vbss.posterior import Posterior
 
 
@@ -36,7 +35,8 @@ def _direction_probs(posterior: Posterior) -> Array:
 
 
 def _precisions(posterior: Posterior) -> tuple[Array, Array]:
-    return inverse_and_log_determinant(posterior.factors["spatial_covariance"].packed)  # type: ignore[attr-defined]
+    point: Any = posterior.factors["spatial_covariance"]
+    return point.precision, point.log_determinant
 
 
 def _source_scatters(posterior: Posterior, observations: Observations) -> Array:
@@ -107,7 +107,7 @@ def elbo(model: Any, posterior: Posterior, observations: Observations) -> Array:
     source_logits = posterior.factors["source"].natural["onehot"]  # type: ignore[attr-defined]
     direction_logits = posterior.factors["direction"].natural["onehot"]  # type: ignore[attr-defined]
     log_z, log_w = jax.nn.log_softmax(source_logits, -2), jax.nn.log_softmax(direction_logits, -1)
-    z, w = jnp.exp(log_z), jnp.exp(log_w)
+    z, w = _source_probs(posterior), _direction_probs(posterior)
     precision, log_determinant = _precisions(posterior)
     scatters = _source_scatters(posterior, observations)
     log_pi = posterior.points["log_mixing_weights"].T[None]
