@@ -2,8 +2,8 @@
 
     python benchmarks/cgmm_iteration.py [--frames 314] [--frequencies 257] [--directions 72] [--sources 2] [--rounds 15]
 
-Single thread, float32. Iterations run inside one compiled loop with the data as arguments; the two are timed in turn, round by
-round, and the ratio is taken within each round. The bound is part of each iteration, as in `vbss.fit`.
+Single thread, float32. Iterations run inside one compiled loop with the data as arguments; the two are timed in turn,
+round by round, and the ratio is taken within each round. The bound is part of each iteration, as in `vbss.fit`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Five programs of the core's contract, with random problems of each: the three that are not public models stand here."""
+"""Five programs of the core's contract with random problems of each; three are not public models and stand here."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpyro
 import numpyro.distributions as dist
-import vbss
 from jaxtyping import Array
+
+import vbss
 from vbss.models import LDACGMM, GaussianMixture
 
 

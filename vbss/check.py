@@ -75,8 +75,9 @@ def check_derivation(
 ) -> Derivation:
     """Compare a model's updates with its program at several states of the inference.
 
-    For every block: the hand-derived update, if there is one, equals the derived one; after it the bound has zero gradient
-    in the block's coordinates; it never lowers the bound. A closed-form bound equals E_q[log p - log q] of the program.
+    For every block: the hand-derived update, if there is one, equals the derived one; after it the bound has zero
+    gradient in the block's coordinates; it never lowers the bound. A closed-form bound equals E_q[log p - log q] of
+    the program.
     Use a small problem: each block is compiled on its own.
 
     Args:

@@ -63,8 +63,10 @@ class Density(eqx.Module):
 
     @abstractmethod
     def statistics(self, plates: str, value: Array) -> dict[str, Array]:
-        """What the terms need of an observation: computed once per recording, outside the iteration, so that it may depend on
-        the data and on constants alone."""
+        """What the terms need of an observation.
+
+        Computed once per recording, outside the iteration: it may depend on the data and on constants alone.
+        """
 
     @abstractmethod
     def terms(self, plates: str, statistics: dict[str, Array]) -> list[Term]:
@@ -206,7 +208,7 @@ class ComplexNormal(Density):
 
     Args:
         precision: (axes, array), one event axis: P as M^2 packed real coordinates (`vbss.hermitian.pack`).
-        log_determinant: (axes, array): log|P^-1|, carried beside P so that no derivative passes through a factorisation.
+        log_determinant: (axes, array): log|P^-1|, beside P so that no derivative passes through a factorisation.
         scale: (axes, array) > 0: the inverse power of the source.
         loading: (axes, array) >= 0, axes among the plates: every scatter x x^H is read as (x x^H + loading |x|^2/M I) /
             (1 + loading), the expected log density when white noise that far below x is present in each bin. It bounds

@@ -1,8 +1,8 @@
 """E_q[log p] of a program, exactly, and the one derived update of coordinate ascent.
 
 A block is a factor of q, a point of q or a parameter of the model. Its update fixes everything else, forms
-f = E_q(rest)[log p] from the program's text, and reads the coefficients of the block's statistics from derivatives of f:
-a factor keeps them as natural parameters, a point or parameter takes their mode.
+f = E_q(rest)[log p] from the program's text, and reads the coefficients of the block's statistics from derivatives of
+f: a factor keeps them as natural parameters, a point or parameter takes their mode.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,10 @@ Observations = dict[str, dict[str, Array]]
 
 
 def observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
-    """The statistics of every gated observation, {site: statistics}: they depend on the data alone, so that the iteration
-    need not compute them again."""
+    """The statistics of every gated observation, {site: statistics}.
+
+    They depend on the data alone, so that the iteration need not compute them again.
+    """
     values = dict(posterior.points)
     for factor in posterior.factors.values():
         values |= factor.representative()
@@ -66,7 +68,7 @@ def _site_log_prob(name: str, site: dict, trace: dict, observations: Observation
         }
         log_prob = jnp.broadcast_to(base.expected_log_prob(statistics), fn.batch_shape)
     else:
-        log_prob = fn.log_prob(site["value"])
+        log_prob = jnp.asarray(fn.log_prob(site["value"]))
     return (log_prob if mask is None else jnp.where(mask, log_prob, 0)).sum()
 
 

@@ -173,8 +173,8 @@ class GivenFactor(Factor):
         return self._values(jax.nn.softmax(self.logits, -1), self.family.points(self.natural)[0])
 
     def update(self, objective):
-        # The objective is affine in the gate, so with every state held open it is a sum over the states of what x sees in
-        # each: no division by a probability that may vanish.
+        # The objective is affine in the gate, so with every state held open it is a sum over the states of what x sees
+        # in each: no division by a probability that may vanish.
         every_state = jnp.ones_like(self.logits)
         natural = self.family.read(lambda value: objective(self._values(every_state, value)), self.natural)
         value, product = self.family.reference(natural)

@@ -11,8 +11,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import digamma, gammaln
 from equinox import AbstractVar
+from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array
 
 from vbss.distributions.discrete import Indicator, MarkovChain
@@ -53,7 +53,10 @@ class ValueFamily(eqx.Module):
 
 
 class Gaussian(ValueFamily):
-    """x in R^L (event_rank 1) or R (0): natural parameters `linear` h and `precision` Lambda of <h, x> - x' Lambda x / 2."""
+    """x in R^L (event_rank 1) or R (0), with natural parameters `linear` h and `precision` Lambda.
+
+    log q = <h, x> - x' Lambda x / 2 - A.
+    """
 
     event_rank: int = eqx.field(static=True)  # type: ignore[misc]
 
@@ -191,7 +194,7 @@ class Categorical(StatisticsFamily):
 
 
 class Chain(StatisticsFamily):
-    """Discrete Markov chains: log potentials of the states (*batch, T, K) and of neighbouring pairs (*batch, T-1, K, K).
+    """Discrete Markov chains: log potentials of states (*batch, T, K) and of neighbouring pairs (*batch, T-1, K, K).
 
     Only the forward recursion is written; its gradient is the forward-backward algorithm.
     """

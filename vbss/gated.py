@@ -1,6 +1,7 @@
 """`Gated`: a density raised to powers by one-hot variables, as one NumPyro distribution."""
 
 from collections.abc import Mapping
+from functools import reduce
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -14,8 +15,8 @@ class Gated(dist.Distribution):
     """prod over the gates' states of density(state)^(product of the gates), one factor for each element of the plates.
 
     A gate is a one-hot array: it selects which of the density's parameters an element sees. The log density is a sum of
-    products of gates, statistics and parameters, so it is multi-affine in the gates and its expectation under independent
-    gates is the same expression at their probabilities.
+    products of gates, statistics and parameters, so it is multi-affine in the gates and its expectation under
+    independent gates is the same expression at their probabilities.
 
     Args:
         plates: one letter for each plate dimension of the site, in order (leftmost first).
@@ -54,8 +55,8 @@ class Gated(dist.Distribution):
             for letter, size in zip(labelled.axes, trailing, strict=True):
                 if sizes.get(letter, 1) != 1 and size not in (1, sizes[letter]):
                     raise ValueError(
-                        f"Gated: axis {letter!r} has size {sizes[letter]} in one array and {size} in the array with axes "
-                        f"{labelled.axes!r} and shape {labelled.array.shape}"
+                        f"Gated: axis {letter!r} has size {sizes[letter]} in one array and {size} in the array with "
+                        f"axes {labelled.axes!r} and shape {labelled.array.shape}"
                     )
                 sizes[letter] = max(size, sizes.get(letter, 1))
         return sizes
@@ -86,14 +87,13 @@ class Gated(dist.Distribution):
         for gate in self.gates:
             if gate.array.ndim > len(gate.axes) and not set(self.plates) <= set(gate.axes):
                 raise ValueError(
-                    f"Gated: the gate with axes {gate.axes!r} is enumerated but does not carry all plates {self.plates!r} of the "
-                    "site: NumPyro's enumeration is wrong for it. Use vbss.fit with a factorised posterior instead."
+                    f"Gated: the gate with axes {gate.axes!r} is enumerated but does not carry all plates "
+                    f"{self.plates!r} of the site: NumPyro's enumeration is wrong for it. Use vbss.fit with a "
+                    "factorised posterior instead."
                 )
         with relaxed_promotion():
-            return sum(
-                self._elementwise(term)
-                for term in self.density.terms(self.plates, self.density.statistics(self.plates, value))
-            )
+            terms = self.density.terms(self.plates, self.density.statistics(self.plates, value))
+            return reduce(jnp.add, [self._elementwise(term) for term in terms])
 
     def _elementwise(self, term: Term) -> Array:
         factors = [*self.gates, *term.factors]
@@ -113,6 +113,7 @@ class Gated(dist.Distribution):
             absent = [self.plates.index(letter) for letter in self.plates if letter not in present]
             return jnp.broadcast_to(jnp.expand_dims(value, absent), (*self.batch_shape, *value.shape[len(present) :]))
 
+        assert key is not None
         with relaxed_promotion():
             return self.density.sample(key, pick, (*sample_shape, *self.batch_shape))
 

@@ -1,6 +1,7 @@
 """The posterior of a recording: named factors and points, built from a trace of the program."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -70,7 +71,8 @@ def initial_posterior(model: Model, data: tuple, key: Array, start: Mapping[str,
         start: {site: probabilities or value}; indicators left out start at random responsibilities.
 
     Raises:
-        ValueError: for a latent whose distribution has no factor here, or a start that names no site or has another shape.
+        ValueError: for a latent whose distribution has no factor here, or a start that names no site or has another
+            shape.
     """
     start = dict(start or {})
     key_trace, key_start = jax.random.split(key)
@@ -108,15 +110,15 @@ def initial_posterior(model: Model, data: tuple, key: Array, start: Mapping[str,
 
 
 def _gate_of(fn: dist.Distribution, trace: dict) -> str:
-    gate = unmasked(fn)[0].gate
+    given: Any = unmasked(fn)[0]
     for name, site in trace.items():
-        if site["type"] == "deterministic" and site["value"] is gate:
+        if site["type"] == "deterministic" and site["value"] is given.gate:
             return name.removesuffix("/onehot")
     raise ValueError("Given: the gate must be what vbss.indicator returned, unchanged")
 
 
 def _factor(name: str, site: dict, gate: str | None, trace: dict, key: Array) -> Factor:
-    fn = unmasked(site["fn"])[0]
+    fn: Any = unmasked(site["fn"])[0]
     if gate is not None:
         family = value_family(unexpanded(fn.base))
         if family is not None:
@@ -140,7 +142,7 @@ def _factor(name: str, site: dict, gate: str | None, trace: dict, key: Array) ->
     if family is None:
         raise ValueError(
             f"latent site {name!r} is {_described(base)}, which has no factor of the posterior: use vbss.indicator, "
-            "vbss.markov_chain, a normal or gamma distribution (plain or inside vbss.Given), or a complex inverse Wishart"
+            "vbss.markov_chain, a normal or gamma distribution (plain or in vbss.Given), or a complex inverse Wishart"
         )
     return ValueFactor(family.initial(site["value"]), family, name)
 

@@ -1,12 +1,11 @@
-"""What a generative program may say: `Model`, indicators, chains, statistics, points, and latents given an indicator."""
+"""What a generative program may say: `Model`, indicators, chains, statistics, points, latents given an indicator."""
 
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, dataclass_transform
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -14,9 +13,10 @@ from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from vbss.distributions.discrete import Indicator, MarkovChain
-from vbss.kinds import Kind
+from vbss.kinds import Kind, linear, precision, simplex
 
 
+@dataclass_transform(field_specifiers=(eqx.field, simplex, linear, precision), frozen_default=True)
 class Model(eqx.Module):
     """A generative program together with its parameters.
 
@@ -26,7 +26,7 @@ class Model(eqx.Module):
     """
 
     schedule: ClassVar[tuple[str, ...] | None] = None
-    """Order in which an iteration visits the blocks (sites and fields); by default factors, then points, then fields."""
+    """Order in which an iteration visits the blocks: sites, points and fields; by default in this order."""
 
     @abstractmethod
     def __call__(self, *data: Any) -> Any:
@@ -63,8 +63,8 @@ def statistics(name: str, fn: dist.Distribution) -> dict[str, Array]:
     Inference replaces the statistics by their expectations, which is exact because the density is linear in them.
     """
     value = numpyro.sample(name, fn)
-    base = unexpanded(fn)
-    return {key: numpyro.deterministic(f"{name}/{key}", s) for key, s in base.sufficient_statistics(value).items()}
+    drawn = unexpanded(fn).sufficient_statistics(value)
+    return {key: jnp.asarray(numpyro.deterministic(f"{name}/{key}", s)) for key, s in drawn.items()}
 
 
 def indicator(name: str, log_probs: Float[Array, "*batch k"], axis: int = -1) -> Float[Array, "*plates_and_k"]:
@@ -96,7 +96,7 @@ def point(name: str, initial: Array, kind: Kind, given: str | None = None) -> Ar
         given: name of an indicator whose state the unknown belongs to: the value under each state is then fitted as if
             that state were certain, so that it stays defined where the state's probability vanishes.
     """
-    return numpyro.param(name, initial, kind=kind, given=given)
+    return jnp.asarray(numpyro.param(name, initial, kind=kind, given=given))
 
 
 class Given(dist.Distribution):
@@ -117,13 +117,14 @@ class Given(dist.Distribution):
         self.base = base
         if not base.batch_shape or base.batch_shape[-1] != gate.shape[-1]:
             raise ValueError(
-                f"Given: base must have one distribution for each of the {gate.shape[-1]} states of the gate along its last batch "
-                f"axis, but its batch shape is {base.batch_shape}"
+                f"Given: base must have one distribution for each of the gate's {gate.shape[-1]} states along its last "
+                f"batch axis, but its batch shape is {base.batch_shape}"
             )
         super().__init__(jnp.broadcast_shapes(gate.shape[:-1], base.batch_shape[:-1]), (1, *base.event_shape))
 
     @property
     def support(self):
+        assert self.base.support is not None
         return constraints.independent(self.base.support, 1)
 
     def sample(self, key, sample_shape=()):
@@ -146,10 +147,7 @@ def unmasked(fn: dist.Distribution) -> tuple[dist.Distribution, Array | None]:
     mask = None
     while isinstance(fn, dist.MaskedDistribution):
         if fn._mask is not True:
-            mask = fn._mask if mask is None else jnp.logical_and(mask, fn._mask)
+            inner = jnp.asarray(fn._mask)
+            mask = inner if mask is None else jnp.logical_and(mask, inner)
         fn = fn.base_dist
     return fn, mask
-
-
-def is_prng_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)

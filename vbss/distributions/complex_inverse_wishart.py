@@ -23,14 +23,14 @@ class ComplexInverseWishart(dist.Distribution):
     """H ~ IW_C(nu, Psi), with density proportional to |H|^-(nu+M) exp(-tr(Psi H^-1)).
 
     Args:
-        degrees_of_freedom: nu > M - 1, real, shape broadcastable with the batch; the mean Psi / (nu - M) exists for nu > M.
+        degrees_of_freedom: nu > M - 1, real, broadcastable with the batch; the mean Psi / (nu - M) exists for nu > M.
         packed_scale: Psi as packed real coordinates (`vbss.hermitian.pack`), shape (*batch, M*M).
 
     Values are complex Hermitian positive definite matrices (*batch, M, M). Sufficient statistics: the packed precision
     H^-1 and log|H|. Source: deep Bayesian cGMM paper, equation (6), with its normaliser.
     """
 
-    support = hermitian_positive_definite
+    support = hermitian_positive_definite  # type: ignore[assignment]
     pytree_data_fields = ("degrees_of_freedom", "packed_scale")
 
     def __init__(self, degrees_of_freedom, packed_scale, *, validate_args=None):
@@ -41,10 +41,11 @@ class ComplexInverseWishart(dist.Distribution):
         batch_shape = jnp.broadcast_shapes(self.degrees_of_freedom.shape, packed_scale.shape[:-1])
         super().__init__(batch_shape, (size, size), validate_args=validate_args)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key, sample_shape=()):  # type: ignore[override]
         """Bartlett's construction of the precision, inverted."""
         size = self.event_shape[-1]
         shape = (*sample_shape, *self.batch_shape)
+        assert key is not None
         key_diagonal, key_lower = jax.random.split(key)
         precision_scale, _ = inverse_and_log_determinant(self.packed_scale)
         factor = jnp.linalg.cholesky(unpack(precision_scale))

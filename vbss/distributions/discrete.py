@@ -22,6 +22,7 @@ class Indicator(dist.CategoricalLogits):
     Sufficient statistic: `onehot`, the batch with K states inserted at `axis`.
     """
 
+    logits: Array
     pytree_aux_fields = ("axis",)
 
     def __init__(self, logits, axis: int = -1, *, validate_args=None):
@@ -72,6 +73,7 @@ class MarkovChain(dist.Distribution):
 
     def sample(self, key, sample_shape=()):
         shape = (*sample_shape, *self.batch_shape)
+        assert key is not None
         first_key, *keys = jax.random.split(key, self.length)
         first = jax.random.categorical(first_key, self.log_initial, shape=shape)
         transition = jnp.broadcast_to(self.log_transition, (*shape, *self.log_transition.shape[-2:]))

@@ -1,7 +1,7 @@
 """Expectation maximisation and variational EM: coordinate ascent on the evidence lower bound.
 
-Exact EM and variational EM are one algorithm with different factorisations of q; a program whose posterior factorises as
-q does gets the exact one.
+Exact EM and variational EM are one algorithm with different factorisations of q; a program whose posterior factorises
+as q does gets the exact one.
 """
 
 from typing import Any, Literal

@@ -36,8 +36,8 @@ def fit(
         data: what the program takes; a tuple is spread over its arguments.
         algorithm: how to infer; by default `EM()`.
         key: JAX random key of the start; by default `jax.random.key(0)`.
-        start: where to begin: {site: probabilities or value}, a `Posterior`, or a `Solution`, which is continued exactly as if
-            it had not stopped (its model replaces `model`). By default the model's own `start`.
+        start: where to begin: {site: probabilities or value}, a `Posterior`, or a `Solution`, which is continued
+            exactly as if it had not stopped (its model replaces `model`). By default the model's own `start`.
         max_steps: iterations at most, counted from here.
         progress: called as progress(step, max_steps, elbo) every few steps.
 
@@ -132,8 +132,10 @@ def _chunk(
     previous: Array,
     num_steps: Array,
 ) -> tuple[Model, Posterior, Array, Array, Array, Array]:
-    """`num_steps` steps, or fewer when the inference ends. A step begins with the bound of the state that it finds, which
-    shares its passes over the data with the updates."""
+    """`num_steps` steps, or fewer when the inference ends.
+
+    A step begins with the bound of the state that it finds, which shares its passes over the data with the updates.
+    """
     size = _size(data)
 
     def go_on(carry):

@@ -1,13 +1,12 @@
 """The LDA-style complex Gaussian mixture: separation masks and directions of arrival of an array recording, jointly.
 
-Source: "Neural source separation in a deep Bayesian framework with a complex Gaussian mixture" (the papers' numbers stand
-beside the names; H, lambda, pi, phi, z, w are theirs).
+Source: "Neural source separation in a deep Bayesian framework with a complex Gaussian mixture" (the papers' numbers
+stand beside the names; H, lambda, pi, phi, z, w are theirs).
 """
 
 from collections.abc import Callable, Mapping
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Complex, Float
@@ -22,9 +21,12 @@ from vbss.program import Model, indicator, point, statistics
 
 
 class LDACGMM(Model):
-    """x_ft | z_ft = k, w_k = d ~ N_C(0, lambda_ftk H_fd), z_ft ~ Cat(pi_t), w_k ~ Cat(phi), H_fd ~ IW_C(nu, (nu - M) G_fd).
+    """x_ft | z_ft = k, w_k = d ~ N_C(0, lambda_ftk H_fd), where z_ft ~ Cat(pi_t), w_k ~ Cat(phi), H_fd ~ IW_C(nu, Psi).
 
-    All that is fitted belongs to one recording and lives in the posterior, so one model serves every recording of an array.
+    Psi_fd = (nu - M) G_fd, so that the templates G are the prior means.
+
+    All that is fitted belongs to one recording and lives in the posterior, so one model serves every recording of an
+    array.
 
     Attributes:
         templates: G_fd, the prior means of the spatial covariances, packed (`vbss.hermitian.pack`), (F, D, M*M).
@@ -70,8 +72,8 @@ class LDACGMM(Model):
         """
         if steering_vectors.ndim != 3 or steering_vectors.shape[-1] < 2:
             raise ValueError(
-                "steering_vectors must have shape (frequencies, directions, microphones) with at least 2 microphones, got "
-                f"{steering_vectors.shape}"
+                "steering_vectors must have shape (frequencies, directions, microphones) with at least 2 microphones, "
+                f"got {steering_vectors.shape}"
             )
         num_frequencies, num_directions, size = steering_vectors.shape
         if frequencies.shape != (num_frequencies,):
@@ -132,8 +134,8 @@ class LDACGMM(Model):
         num_frequencies, _, num_packed = self.templates.shape
         if mixture.ndim != 3 or mixture.shape[0] != num_frequencies or mixture.shape[2] ** 2 != num_packed:
             raise ValueError(
-                f"mixture must have shape (frequencies {num_frequencies}, frames, microphones {round(num_packed**0.5)}), got "
-                f"{mixture.shape}"
+                f"mixture must have shape (frequencies {num_frequencies}, frames, microphones "
+                f"{round(num_packed**0.5)}), got {mixture.shape}"
             )
         if not jnp.issubdtype(mixture.dtype, jnp.complexfloating):
             raise ValueError(f"mixture must be complex, got {mixture.dtype}")
@@ -144,5 +146,5 @@ class LDACGMM(Model):
 
 
 def _default_loading(frequencies: Float[Array, " f"]) -> Float[Array, " f"]:
-    """-30 dB below 250 Hz, where an array of speech size sees nearly rank-one scatter, and -40 dB above: what float32 bears."""
+    """What float32 bears: -40 dB, and -30 dB below 250 Hz, where a small array sees nearly rank-one scatter."""
     return jnp.where(frequencies < 250.0, 1e-3, 1e-4)

@@ -1,8 +1,8 @@
 """Hand-derived updates of the LDA-style complex Gaussian mixture, in packed form.
 
-Every update is linear in the quadratic forms x^H H^-1 x, so the sum over directions is taken before the sum over time and
-no array carries both: Pbar_fk = sum_d w_kd H_fd^-1 meets the data in Q_fkt = x^H Pbar_fk x, and the data meet the directions
-through the scatters R_fk = sum_t (z / lambda)_fkt x x^H. Equations: (E1), (E2), (M1)-(M3) of the corrected paper.
+Every update is linear in the quadratic forms x^H H^-1 x, so the sum over directions is taken before the sum over time
+and no array carries both: Pbar_fk = sum_d w_kd H_fd^-1 meets the data in Q_fkt = x^H Pbar_fk x, and the data meet the
+directions through the scatters R_fk = sum_t (z / lambda)_fkt x x^H. Equation numbers are the paper's; (9) is corrected.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """Starts of the LDA-style complex Gaussian mixture: masks and directions from fixed templates.
 
-All use the scale-free likelihood (x^H G^-1 x)^-M |G|^-1 of a template, the maximum over each bin's power, so that the start
-does not depend on the recording's level. Each returns {site: value} for `fit`.
+All use the scale-free likelihood (x^H G^-1 x)^-M |G|^-1 of a template, the maximum over each bin's power, so that the
+start does not depend on the recording's level. Each returns {site: value} for `fit`.
 """
 
 from functools import partial
@@ -21,16 +21,18 @@ _SEPARATION = 24  # peaks are at least a 24th of the circle (15 degrees) apart
 def template_peaks(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
     """The largest peaks of the directions' histogram, and the masks that their templates give.
 
-    The histogram is the weights of a mixture with one fixed template for each candidate direction, fitted by EM; candidate
-    directions are taken to be evenly spaced around a circle, in order. Works on one frequency at a time: no array carries
-    directions, frames and frequencies together.
+    The histogram is the weights of a mixture with one fixed template for each candidate direction, fitted by EM;
+    candidate directions are taken to be evenly spaced around a circle, in order. Works on one frequency at a time: no
+    array carries directions, frames and frequencies together.
     """
     return _template_peaks(model.templates, model.degrees_of_freedom, mixture, num_sources=model.num_sources)
 
 
 def direction_groups(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
-    """Each class starts as an equal share of the circle: equations (19) and (20), the group of class k (from 0) being the
-    directions with k D / K <= d < (k + 1) D / K, with each bin's power at its optimum."""
+    """Each class starts as an equal share of the circle: equations (19) and (20).
+
+    The group of class k (from 0) is the directions k D / K <= d < (k + 1) D / K; each bin's power is at its optimum.
+    """
     num_directions = model.templates.shape[1]
     group = jnp.arange(num_directions) * model.num_sources // num_directions
     onehot = jax.nn.one_hot(group, model.num_sources, dtype=model.templates.dtype).T

@@ -65,7 +65,7 @@ class GaussianMixture(Model):
         _check(observations)
         if observations.shape[-1] != self.loc.shape[-1]:
             raise ValueError(
-                f"observations must have {self.loc.shape[-1]} columns as the model's loc, got shape {observations.shape}"
+                f"observations must have {self.loc.shape[-1]} columns as the model's loc, got {observations.shape}"
             )
 
 
@@ -77,7 +77,7 @@ def _check(observations: Array) -> None:
 
 
 def _spread(observations: Array, num_components: int, key: Array) -> Array:
-    """k-means++ seeds: each next mean is an observation drawn with probability as its squared distance to the nearest."""
+    """k-means++ seeds: each next mean is an observation, drawn in proportion to its squared distance to the nearest."""
     keys = jax.random.split(key, num_components)
     first = observations[jax.random.randint(keys[0], (), 0, observations.shape[0])]
 
