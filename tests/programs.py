@@ -1,6 +1,6 @@
 """Five programs of the core's contract with random problems of each; three are not public models and stand here."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ from vbss.models import LDACGMM, GaussianMixture
 class StudentMixture(vbss.Model):
     """u_n ~ Gamma(shape, rate), y_n | z_n = k, u_n ~ N(loc_k, (u_n precision_k)^-1)."""
 
-    log_weights: Array = vbss.simplex()
-    loc: Array = vbss.linear(event_rank=1)
-    precision: Array = vbss.precision(event_rank=2)
+    log_weights: Annotated[Array, vbss.Simplex()]
+    loc: Annotated[Array, vbss.Linear(event_rank=1)]
+    precision: Annotated[Array, vbss.Precision(event_rank=2)]
     shape: Array
 
     def __call__(self, y):
@@ -39,8 +39,8 @@ class VESSL(vbss.Model):
     covariance: Array
     slope: Array
     offset: Array
-    log_shares: Array = vbss.simplex()
-    precision: Array = vbss.precision()
+    log_shares: Annotated[Array, vbss.Simplex()]
+    precision: Annotated[Array, vbss.Precision()]
 
     def __call__(self, y, observed):
         num_sources, num_pieces = self.log_shares.shape[-1], self.log_weights.shape[0]
@@ -56,17 +56,17 @@ class VESSL(vbss.Model):
 
 
 class HiddenMarkov(vbss.Model):
-    """A chain of hidden states with Gaussian emissions."""
+    """A chain of hidden states with Gaussian emissions of one precision."""
 
-    log_initial: Array = vbss.simplex()
-    log_transition: Array = vbss.simplex()
-    loc: Array = vbss.linear()
-    precision: Array = vbss.precision()
+    log_initial: Annotated[Array, vbss.Simplex()]
+    log_transition: Annotated[Array, vbss.Simplex()]
+    loc: Annotated[Array, vbss.Linear()]
+    precision: Annotated[Array, vbss.Precision()]
 
     def __call__(self, y):
         z = vbss.markov_chain("z", self.log_initial, self.log_transition, y.shape[0])
         with numpyro.plate("t", y.shape[0]):
-            density = vbss.Normal(("k", self.loc), ("k", self.precision))
+            density = vbss.Normal(("k", self.loc), ("", self.precision))
             numpyro.sample("y", vbss.Gated("t", {"tk": z}, density), obs=y)
 
 
@@ -80,18 +80,23 @@ def _positive(key: Array, *shape: int) -> Array:
     return root @ jnp.swapaxes(root, -1, -2) / shape[-1]
 
 
-def gaussian_mixture(key: Array, num: int = 12, size: int = 2, components: int = 3) -> tuple[Any, tuple]:
-    keys = jr.split(key, 5)
+def _broad(key: Array, *shape: int) -> Array:
+    """Precisions so low that no component falls onto a single observation, where the likelihood has no bound."""
+    size = shape[-1]
+    return (jnp.broadcast_to(jnp.eye(size), shape) + _positive(key, *shape) / 4) / 8
+
+
+def gaussian_mixture(key: Array, num: int = 40, size: int = 2, components: int = 3) -> tuple[Any, tuple]:
+    keys = jr.split(key, 4)
     y = jr.normal(keys[0], (num, size)) * 2
-    loc = jr.normal(keys[2], (components, size))
-    precision = _positive(keys[3], components, size, size)
+    loc, precision = jr.normal(keys[2], (components, size)), _broad(keys[3], components, size, size)
     return GaussianMixture(_log_probs(keys[1], components), loc, precision, y.mean(0)), (y,)
 
 
-def student_mixture(key: Array, num: int = 12, size: int = 2, components: int = 2) -> tuple[Any, tuple]:
+def student_mixture(key: Array, num: int = 40, size: int = 2, components: int = 2) -> tuple[Any, tuple]:
     keys = jr.split(key, 5)
     y = jr.normal(keys[0], (num, size)) * 2
-    loc, precision = jr.normal(keys[2], (components, size)), _positive(keys[3], components, size, size)
+    loc, precision = jr.normal(keys[2], (components, size)), _broad(keys[3], components, size, size)
     shape = jnp.exp(jr.normal(keys[4]) / 2) + 0.5
     return StudentMixture(_log_probs(keys[1], components), loc, precision, shape), (y,)
 
@@ -126,7 +131,7 @@ def vessl(
 def hidden_markov(key: Array, length: int = 6, states: int = 2) -> tuple[Any, tuple]:
     keys = jr.split(key, 4)
     log_initial, log_transition = _log_probs(keys[0], states), _log_probs(keys[1], states, states)
-    model = HiddenMarkov(log_initial, log_transition, jr.normal(keys[2], (states,)), jnp.ones(states))
+    model = HiddenMarkov(log_initial, log_transition, jr.normal(keys[2], (states,)), jnp.ones(()))
     return model, (jr.normal(keys[3], (length,)) * 2,)
 
 

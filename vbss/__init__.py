@@ -17,9 +17,6 @@ from vbss.kinds import Linear as Linear
 from vbss.kinds import Precision as Precision
 from vbss.kinds import Simplex as Simplex
 from vbss.kinds import Variance as Variance
-from vbss.kinds import linear as linear
-from vbss.kinds import precision as precision
-from vbss.kinds import simplex as simplex
 from vbss.posterior import Posterior as Posterior
 from vbss.program import Given as Given
 from vbss.program import Model as Model

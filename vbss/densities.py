@@ -13,13 +13,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Complex, Float
 from numpyro.distributions import constraints
 
 from vbss.distributions.constraints import complex_vector
 from vbss.hermitian import inverse_and_log_determinant, pack_outer, packed_identity, unpack
 
+_SILENCE = 1e-20  # the power below which the loading of a bin sinks no further: digital silence is read as faint noise
 _FEATURE = "P"  # the axis of packed statistics; users' axes are lower case
+
+
+def distinct_letters(axes: str) -> bool:
+    """Whether these are names of axes."""
+    return all("a" <= letter <= "z" for letter in axes) and len(set(axes)) == len(axes)
 
 
 class Labelled(eqx.Module):
@@ -31,7 +37,7 @@ class Labelled(eqx.Module):
     def __init__(self, axes: str, array: Array):
         self.axes = axes
         self.array = jnp.asarray(array)
-        if not all("a" <= letter <= "z" for letter in axes.replace(_FEATURE, "")) or len(set(axes)) != len(axes):
+        if not distinct_letters(axes.replace(_FEATURE, "")):
             raise ValueError(f"axes must be distinct lower-case letters, got {axes!r}")
         if self.array.ndim < len(axes):
             raise ValueError(f"axes {axes!r} name {len(axes)} dimensions, but the array has shape {self.array.shape}")
@@ -178,7 +184,8 @@ class MultivariateNormal(Density):
         factor = jnp.linalg.cholesky(precision)
         half_log_determinant = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1) - size / 2 * log(2 * pi)
         rows, columns = np.triu_indices(size)
-        doubled = precision[..., rows, columns] * jnp.asarray(np.where(rows == columns, 1.0, 2.0), loc.dtype)
+        multiplicity = jnp.asarray(np.where(rows == columns, 1.0, 2.0), loc.dtype)
+        doubled = jnp.einsum("...P,P->...P", precision[..., rows, columns], multiplicity)
         # products has the precision's axes only: spread it over the loc's.
         ones = jnp.ones(loc.shape[:-1], loc.dtype)
         products = jnp.einsum(f"{precision_axes}P,{loc_axes}->{axes}P", doubled, ones)
@@ -241,14 +248,11 @@ class ComplexNormal(Density):
         return [(self.precision, 1), (self.log_determinant, 0), (self.scale, 0)]
 
     def statistics(self, plates, value):
-        scatter = pack_outer(value)
-        if self.loading is not None:
-            size = value.shape[-1]
+        if self.loading is None:
+            scatter = pack_outer(value)
+        else:
             absent = [plates.index(letter) - len(plates) for letter in plates if letter not in self.loading.axes]
-            loading = jnp.expand_dims(self.loading.array, absent)[..., None]
-            power = scatter[..., :size].sum(-1, keepdims=True)
-            identity = packed_identity(size, scatter.dtype).reshape(*(1,) * (scatter.ndim - 1), -1)
-            scatter = (scatter + loading * power / size * identity) / (1 + loading)
+            scatter = loaded_scatter(value, jnp.expand_dims(self.loading.array, absent))
         # The last plate, usually the long one, is contiguous.
         return {"scatter": jnp.swapaxes(scatter, -1, -2)}
 
@@ -268,3 +272,17 @@ class ComplexNormal(Density):
         factor = jnp.linalg.cholesky(covariance)
         noise = jax.random.normal(key, (*shape, *self.event_shape), factor.dtype)
         return jnp.einsum("...ij,...j->...i", factor, noise)
+
+
+def loaded_scatter(value: Complex[Array, "*plates m"], loading: Float[Array, "..."]) -> Float[Array, "*plates p"]:
+    """Packed (x x^H + loading |x|^2 / M I) / (1 + loading); the loading of silence stays that of faint noise.
+
+    Args:
+        loading: broadcastable with the plates, of their rank.
+    """
+    scatter = pack_outer(value)
+    size = value.shape[-1]
+    loading = loading[..., None]
+    power = jnp.maximum(scatter[..., :size].sum(-1, keepdims=True), _SILENCE)
+    identity = packed_identity(size, scatter.dtype).reshape(*(1,) * (scatter.ndim - 1), -1)
+    return (scatter + loading * power / size * identity) / (1 + loading)

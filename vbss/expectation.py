@@ -31,7 +31,7 @@ def observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
         values |= factor.representative()
     trace = _trace(model, data, values)
     return {
-        name: fn.density.statistics(fn.plates, site["value"])
+        name: fn.statistics(site["value"])
         for name, site in trace.items()
         if site["type"] == "sample" and isinstance(fn := unmasked(site["fn"])[0], Gated)
     }

@@ -253,22 +253,25 @@ def started(factor: Factor, value: Array) -> Factor:
     """The factor placed at a given start: probabilities for an indicator, a matrix for a covariance.
 
     Raises:
-        ValueError: if the factor cannot be started from an array, or the shape is another.
+        ValueError: if the factor cannot be started from an array, the shape is another, or it holds no probabilities.
     """
     if isinstance(factor, StatisticsFactor) and isinstance(factor.family, Categorical):
-        value = jnp.moveaxis(value, -1, factor.family.axis)
-        expected = factor.natural["onehot"]
+        key, axis, expected = "onehot", factor.family.axis, factor.natural["onehot"]
     elif isinstance(factor, GivenFactor):
-        expected = factor.logits
+        key, axis, expected = "logits", -1, factor.logits
     elif isinstance(factor, CovariancePoint):
         _check_shape(factor.site, value, unpack(factor.packed).shape)
         return CovariancePoint.at(pack(value), factor.site)
     else:
         raise ValueError(f"start: site {factor.sites[-1]!r} cannot be started from an array")
-    _check_shape(factor.sites[0], value, expected.shape)
+    _check_shape(factor.sites[0], value, jnp.moveaxis(expected, axis, -1).shape)
+    if not isinstance(value, jax.core.Tracer) and not bool(((value >= 0).all(-1) & (value.sum(-1) > 0)).all()):
+        raise ValueError(
+            f"start: site {factor.sites[0]!r} must hold probabilities of the states along its last axis: none negative "
+            "or nan, not all zero"
+        )
     logits = jnp.log(jnp.maximum(jnp.asarray(value, expected.dtype), jnp.finfo(expected.dtype).tiny))
-    key = "logits" if isinstance(factor, GivenFactor) else "onehot"
-    return factor.with_natural({**factor.canonical(), key: logits})
+    return factor.with_natural({**factor.canonical(), key: jnp.moveaxis(logits, -1, axis)})
 
 
 def _check_shape(site: str, value: Array, shape: tuple[int, ...]) -> None:

@@ -126,8 +126,10 @@ class Gamma(ValueFamily):
         # E[u](1 +- s) has the mean of u, and of log u when log(1 - s^2) = 2 (E[log u] - log E[u]).
         concentration = natural["log"] + 1
         mean = concentration / -natural["linear"]
-        spread = jnp.sqrt(-jnp.expm1(2 * (digamma(concentration) - jnp.log(concentration))))
-        return jnp.stack([mean * (1 + spread), mean * (1 - spread)])
+        log_product = 2 * (digamma(concentration) - jnp.log(concentration))
+        above = 1 + jnp.sqrt(-jnp.expm1(log_product))
+        below = jnp.exp(log_product) / above  # 1 - s, which cancels at small concentrations
+        return jnp.stack([mean * above, mean * below])
 
     def read(self, objective, natural):
         value = (natural["log"] + 1) / -natural["linear"]
@@ -190,7 +192,8 @@ class Categorical(StatisticsFamily):
 
     def distribution(self, natural):
         """Over the batch, with the states last."""
-        return Indicator(jnp.moveaxis(jax.nn.log_softmax(natural["onehot"], self.axis), self.axis, -1), self.axis)
+        log_probs = jnp.moveaxis(jax.nn.log_softmax(natural["onehot"], self.axis), self.axis, -1)
+        return Indicator(log_probs, self.axis, validate_args=False)
 
 
 class Chain(StatisticsFamily):

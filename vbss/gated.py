@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 
 from vbss.context import relaxed_promotion
-from vbss.densities import Density, Labelled, Term
+from vbss.densities import Density, Labelled, Term, distinct_letters
 
 
 class Gated(dist.Distribution):
@@ -27,7 +27,8 @@ class Gated(dist.Distribution):
     inference calls), so that sufficient statistics appear and no array over plates and components exists.
 
     Raises:
-        ValueError: if two arrays give an axis different sizes, or none gives the size of a plate.
+        ValueError: if two arrays give an axis different sizes, none gives the size of a plate, a gate does not have
+            exactly one axis of states, or a parameter has an axis that is neither a plate nor in a gate.
     """
 
     pytree_data_fields = ("gates", "density")
@@ -37,15 +38,40 @@ class Gated(dist.Distribution):
         self.plates = plates
         self.gates = [Labelled(axes, gate) for axes, gate in gates.items()]
         self.density = density
+        self._check_axes()
         sizes = self._sizes()
         missing = [letter for letter in plates if letter not in sizes]
         if missing:
             raise ValueError(f"Gated: no gate or parameter gives the size of plate axis {missing[0]!r}")
-        super().__init__(tuple(sizes[letter] for letter in plates), density.event_shape)
+        # Enumeration adds dimensions on the left of a gate, and so of the batch.
+        leading = jnp.broadcast_shapes(*(gate.array.shape[: gate.array.ndim - len(gate.axes)] for gate in self.gates))
+        super().__init__((*leading, *(sizes[letter] for letter in plates)), density.event_shape)
 
     @property
     def support(self):
         return self.density.support
+
+    def _check_axes(self) -> None:
+        if not distinct_letters(self.plates):
+            raise ValueError(f"Gated: plates must be distinct lower-case letters, got {self.plates!r}")
+        # Each gate turns axes that are known into one more: the states that it selects.
+        known, pending = set(self.plates), list(self.gates)
+        while pending:
+            ready = next((gate for gate in pending if len(set(gate.axes) - known) == 1), None)
+            if ready is None:
+                raise ValueError(
+                    f"Gated: a gate must have one axis of states beside plates ({self.plates!r}) and the states of "
+                    f"other gates, but the axes of the gates are {[gate.axes for gate in self.gates]}"
+                )
+            known |= set(ready.axes)
+            pending.remove(ready)
+        for parameter, event_rank in self.density.parameters():
+            for letter in parameter.axes[: len(parameter.axes) - event_rank]:
+                if letter not in known:
+                    raise ValueError(
+                        f"Gated: axis {letter!r} of the parameter with axes {parameter.axes!r} is neither a plate nor "
+                        "in a gate"
+                    )
 
     def _sizes(self) -> dict[str, int]:
         sizes: dict[str, int] = {}
@@ -61,16 +87,38 @@ class Gated(dist.Distribution):
                 sizes[letter] = max(size, sizes.get(letter, 1))
         return sizes
 
+    @property
+    def _plate_shape(self) -> tuple[int, ...]:
+        return self.batch_shape[len(self.batch_shape) - len(self.plates) :]
+
+    def statistics(self, value: Array) -> dict[str, Array]:
+        """The sufficient statistics of an observation.
+
+        Raises:
+            ValueError: if the observation does not have the site's shape.
+        """
+        expected = (*self._plate_shape, *self.event_shape)
+        actual = value.shape[max(value.ndim - len(expected), 0) :]
+        # Enumeration leaves a plate that only gates span at size 1, to be expanded by NumPyro.
+        plates_fit = all(e in (1, a) for e, a in zip(self._plate_shape, actual, strict=False))
+        if len(actual) != len(expected) or not plates_fit or actual[len(self.plates) :] != self.event_shape:
+            raise ValueError(
+                f"Gated: an observation with plates {self.plates!r} must have shape {expected}, got {value.shape}"
+            )
+        return self.density.statistics(self.plates, value)
+
     def total(self, statistics: dict[str, Array], mask: Array | None = None) -> Array:
         """The log density summed over the plates, as a scalar.
 
         Args:
-            statistics: of the observation, from `density.statistics`.
-            mask: of the plates' shape; False leaves an element out.
+            statistics: of the observation, from `statistics`.
+            mask: of a shape that broadcasts to the plates'; False leaves an element out.
         """
-        masks = [] if mask is None else [Labelled(self.plates, jnp.asarray(mask, self.gates[0].array.dtype))]
-        sizes = dict(zip(self.plates, self.batch_shape, strict=True))
-        result = jnp.zeros((), self.gates[0].array.dtype)
+        shape = self._plate_shape
+        dtype = self.density.parameters()[0][0].array.dtype
+        masks = [] if mask is None else [Labelled(self.plates, jnp.broadcast_to(jnp.asarray(mask, dtype), shape))]
+        sizes = dict(zip(self.plates, shape, strict=True))
+        result = jnp.zeros((), dtype)
         for term in self.density.terms(self.plates, statistics):
             factors = [*masks, *self.gates, *term.factors]
             value = _einsum(factors, "", "")
@@ -92,7 +140,7 @@ class Gated(dist.Distribution):
                     "factorised posterior instead."
                 )
         with relaxed_promotion():
-            terms = self.density.terms(self.plates, self.density.statistics(self.plates, value))
+            terms = self.density.terms(self.plates, self.statistics(value))
             return reduce(jnp.add, [self._elementwise(term) for term in terms])
 
     def _elementwise(self, term: Term) -> Array:
@@ -109,9 +157,15 @@ class Gated(dist.Distribution):
             relevant = [gate for gate in self.gates if _linked(gate, batch, self.gates)]
             factors = [*relevant, parameter]
             present = "".join(letter for letter in self.plates if any(letter in factor.axes for factor in factors))
-            value = _einsum(factors, "", present + event)
-            absent = [self.plates.index(letter) for letter in self.plates if letter not in present]
-            return jnp.broadcast_to(jnp.expand_dims(value, absent), (*self.batch_shape, *value.shape[len(present) :]))
+            value = _einsum(factors, "...", present + event)
+            absent = [
+                self.plates.index(letter) - len(self.plates) - event_rank
+                for letter in self.plates
+                if letter not in present
+            ]
+            return jnp.broadcast_to(
+                jnp.expand_dims(value, absent), (*self.batch_shape, *value.shape[value.ndim - event_rank :])
+            )
 
         assert key is not None
         with relaxed_promotion():

@@ -95,6 +95,7 @@ def _unrolled(packed: Array, size: int) -> tuple[Array, Array]:
         pivot = entry[j] - sum(
             (lower[j, k][0] ** 2 + lower[j, k][1] ** 2 for k in range(j)), start=jnp.zeros_like(entry[0])
         )
+        pivot = jnp.where(pivot > 0, pivot, jnp.nan)
         log_determinant = log_determinant + jnp.log(pivot)
         inverse_diagonal.append(jax.lax.rsqrt(pivot))
         for i in range(j + 1, size):

@@ -1,13 +1,12 @@
 """Kinds of point-valued unknowns: how the maximiser of E_q[log p] is read from its derivatives.
 
-A kind is declared where the unknown is declared: in the field of a model (`linear()`, `simplex()`, `precision()`) or in
-`vbss.point`. Each has one reading (one gradient, or a gradient and Hessian-vector products) and a bijection to
-unconstrained reals for gradient algorithms.
+A kind is declared where the unknown is declared: in the annotation of a model's field,
+`loc: Annotated[Array, Linear()]`, or in `vbss.point`. Each has one reading (one gradient, or a gradient and
+Hessian-vector products) and a bijection to unconstrained reals for gradient algorithms.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -57,6 +56,10 @@ class Linear(Kind):
     """
 
     event_rank: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        if self.event_rank < 0:
+            raise ValueError(f"Linear: event_rank must not be negative, got {self.event_rank}")
 
     def maximize(self, objective, value):
         gradient, hessian = quadratic_coefficients(objective, value, self.event_rank)
@@ -144,6 +147,8 @@ def quadratic_coefficients(objective: Objective, value: Array, event_rank: int) 
 
     The objective must not couple different entries of the batch.
     """
+    if value.ndim < event_rank:
+        raise ValueError(f"event_rank {event_rank} needs as many axes, but the value has shape {value.shape}")
     batch = value.shape[: value.ndim - event_rank]
     size = int(np.prod(value.shape[value.ndim - event_rank :]))
     flat = value.reshape(*batch, size)
@@ -156,18 +161,3 @@ def quadratic_coefficients(objective: Objective, value: Array, event_rank: int) 
     )
     at_value, product = jax.linearize(gradient, flat)
     return at_value, -jnp.moveaxis(jax.vmap(product)(directions), 0, -1)
-
-
-def simplex() -> Any:
-    """A model's field of log-probabilities along the last axis."""
-    return eqx.field(metadata={"kind": Simplex()})
-
-
-def linear(event_rank: int = 0) -> Any:
-    """A model's field of real vectors (`event_rank` trailing axes each) in which E_q[log p] is quadratic."""
-    return eqx.field(metadata={"kind": Linear(event_rank)})
-
-
-def precision(event_rank: int = 0) -> Any:
-    """A model's field of precisions: scalars (`event_rank` 0) or matrices (2)."""
-    return eqx.field(metadata={"kind": Precision(event_rank)})

@@ -88,6 +88,13 @@ def initial_posterior(model: Model, data: tuple, key: Array, start: Mapping[str,
         for name, site in latents.items()
         if isinstance(unmasked(site["fn"])[0], Given)
     }
+    for name, gate in gates.items():
+        first = next(other for other in gates if gates[other] == gate)
+        if first != name:
+            raise ValueError(
+                f"latent sites {first!r} and {name!r} are both given {gate!r}, which has no factor of the posterior: "
+                "join them in one site"
+            )
     factors: dict[str, Factor] = {}
     for name, site in latents.items():
         if name in gates.values():
@@ -100,6 +107,9 @@ def initial_posterior(model: Model, data: tuple, key: Array, start: Mapping[str,
         raise ValueError(f"param site {undeclared[0]!r} has no kind: declare it with vbss.point(name, initial, kind)")
     points = {name: site["value"] for name, site in params.items()}
     kinds = tuple((name, site["kwargs"]["kind"], site["kwargs"]["given"]) for name, site in params.items())
+    for name, _, given in kinds:
+        if given is not None and f"{given}/onehot" not in trace:
+            raise ValueError(f"point {name!r} is given {given!r}, which is no indicator of the program")
     posterior = Posterior(factors, points, kinds, (*factors, *points))
     clash = posterior.names() & set(model.parameter_kinds())
     if clash:

@@ -3,7 +3,7 @@
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, get_type_hints
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,16 +13,17 @@ from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from vbss.distributions.discrete import Indicator, MarkovChain
-from vbss.kinds import Kind, linear, precision, simplex
+from vbss.kinds import Kind
 
 
-@dataclass_transform(field_specifiers=(eqx.field, simplex, linear, precision), frozen_default=True)
 class Model(eqx.Module):
     """A generative program together with its parameters.
 
-    Subclasses are Equinox modules: array fields declared with a kind (`vbss.simplex()`, `vbss.linear()`,
-    `vbss.precision()`) are parameters that inference learns, other fields are fixed. `__call__` is the NumPyro program
-    and the only place where the model's density is written.
+    Subclasses are Equinox modules. A field annotated with a kind is a parameter that inference learns,
+
+        loc: Annotated[Array, vbss.Linear()]
+
+    other fields are fixed. `__call__` is the NumPyro program and the only place where the model's density is written.
     """
 
     schedule: ClassVar[tuple[str, ...] | None] = None
@@ -34,7 +35,9 @@ class Model(eqx.Module):
 
     def parameter_kinds(self) -> dict[str, Kind]:
         """The parameters' names and kinds, in the order of their declaration."""
-        return {f.name: f.metadata["kind"] for f in dataclasses.fields(self) if "kind" in f.metadata}
+        hints = get_type_hints(type(self), include_extras=True)
+        marks = {f.name: getattr(hints[f.name], "__metadata__", ()) for f in dataclasses.fields(self)}
+        return {name: mark for name, all_marks in marks.items() for mark in all_marks if isinstance(mark, Kind)}
 
     def replace(self, **fields: Array) -> "Model":
         """A copy with other values of some fields."""
@@ -61,9 +64,17 @@ def statistics(name: str, fn: dist.Distribution) -> dict[str, Array]:
     """Draw a latent and hand on its sufficient statistics: the program may read nothing else of it.
 
     Inference replaces the statistics by their expectations, which is exact because the density is linear in them.
+
+    Raises:
+        ValueError: if the distribution has no `sufficient_statistics`.
     """
-    value = numpyro.sample(name, fn)
-    drawn = unexpanded(fn).sufficient_statistics(value)
+    base = unexpanded(unmasked(fn)[0])
+    if not hasattr(base, "sufficient_statistics"):
+        raise ValueError(
+            f"statistics: site {name!r} is {type(base).__name__}, which has no sufficient statistics here: draw it "
+            "with numpyro.sample, or use a distribution of vbss.distributions"
+        )
+    drawn = base.sufficient_statistics(numpyro.sample(name, fn))
     return {key: jnp.asarray(numpyro.deterministic(f"{name}/{key}", s)) for key, s in drawn.items()}
 
 

@@ -28,6 +28,9 @@ class ComplexInverseWishart(dist.Distribution):
 
     Values are complex Hermitian positive definite matrices (*batch, M, M). Sufficient statistics: the packed precision
     H^-1 and log|H|. Source: deep Bayesian cGMM paper, equation (6), with its normaliser.
+
+    Raises:
+        ValueError: if `packed_scale` is complex or its last axis does not have M*M entries.
     """
 
     support = hermitian_positive_definite  # type: ignore[assignment]
@@ -35,10 +38,16 @@ class ComplexInverseWishart(dist.Distribution):
 
     def __init__(self, degrees_of_freedom, packed_scale, *, validate_args=None):
         packed_scale = jnp.asarray(packed_scale)
+        shape = packed_scale.shape
+        if not shape or isqrt(shape[-1]) ** 2 != shape[-1] or jnp.iscomplexobj(packed_scale):
+            raise ValueError(
+                "packed_scale must hold the M*M real coordinates of Psi (vbss.hermitian.pack) along its last axis, got "
+                f"{packed_scale.dtype} of shape {shape}"
+            )
         self.degrees_of_freedom = jnp.asarray(degrees_of_freedom, packed_scale.dtype)
         self.packed_scale = packed_scale
-        size = isqrt(packed_scale.shape[-1])
-        batch_shape = jnp.broadcast_shapes(self.degrees_of_freedom.shape, packed_scale.shape[:-1])
+        size = isqrt(shape[-1])
+        batch_shape = jnp.broadcast_shapes(self.degrees_of_freedom.shape, shape[:-1])
         super().__init__(batch_shape, (size, size), validate_args=validate_args)
 
     def sample(self, key, sample_shape=()):  # type: ignore[override]

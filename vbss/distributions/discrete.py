@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
+
+from vbss.distributions.constraints import log_weights
 
 _LOG_ZERO = -1e30  # stands for log 0: 0 * log 0 must be 0, and the number must exist in float32
 
@@ -14,8 +16,8 @@ class Indicator(dist.CategoricalLogits):
     """A categorical variable that hands on a one-hot vector.
 
     Args:
-        logits: log-probabilities, shape (*batch, K). Sampling and NumPyro's `log_prob` normalise them; the engine's
-            linear form does not, so that its gradient in them is the vector of expected counts.
+        logits: log-probabilities (-inf allowed), shape (*batch, K). Sampling and NumPyro's `log_prob` normalise them;
+            the engine's linear form does not, so that its gradient in them is the vector of expected counts.
         axis: where the states stand in the one-hot array, counted from its end. The last place is the natural one; a
             long plate in the last place is the fast one.
 
@@ -23,6 +25,7 @@ class Indicator(dist.CategoricalLogits):
     """
 
     logits: Array
+    arg_constraints = {"logits": log_weights}
     pytree_aux_fields = ("axis",)
 
     def __init__(self, logits, axis: int = -1, *, validate_args=None):
@@ -46,21 +49,29 @@ class MarkovChain(dist.Distribution):
     """A discrete Markov chain z_1, ..., z_T as one site.
 
     Args:
-        log_initial: log p(z_1), shape (*batch, K).
+        log_initial: log p(z_1), shape (*batch, K); -inf allowed here and below.
         log_transition: log p(z_{t+1} = j | z_t = i), shape (*batch, K, K), rows i.
         length: T >= 2.
 
     Values are integers (*batch, T). Sufficient statistics: `onehot` (*batch, T, K) and `pair` (*batch, T-1, K, K).
+
+    Raises:
+        ValueError: if the arrays do not agree on K, or the length is below 2.
     """
 
-    arg_constraints = {
-        "log_initial": constraints.real_vector,
-        "log_transition": constraints.independent(constraints.real, 2),
-    }
+    arg_constraints = {"log_initial": log_weights, "log_transition": constraints.independent(log_weights, 1)}
     pytree_data_fields = ("log_initial", "log_transition")
     pytree_aux_fields = ("length",)
 
-    def __init__(self, log_initial: Float[Array, "*b k"], log_transition: Float[Array, "*c k k"], length: int):
+    def __init__(self, log_initial: Array, log_transition: Array, length: int):
+        num_states = log_initial.shape[-1]
+        if log_transition.shape[-2:] != (num_states, num_states):
+            raise ValueError(
+                f"log_transition must end in ({num_states}, {num_states}) as log_initial has {num_states} states, got "
+                f"shape {log_transition.shape}"
+            )
+        if length < 2:
+            raise ValueError(f"length must be at least 2, got {length}")
         self.log_initial = log_initial
         self.log_transition = log_transition
         self.length = length

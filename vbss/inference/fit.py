@@ -175,7 +175,7 @@ def _judge(bound: Array, previous: Array, tolerance: float, size: int) -> Array:
     change = bound - previous
     scale = jnp.maximum(jnp.abs(bound), jnp.asarray(float(size), bound.dtype))
     rounding = float(jnp.finfo(bound.dtype).eps) ** 0.75 * scale
-    converged = jnp.abs(change) <= tolerance * jnp.abs(bound)
+    converged = jnp.abs(change) < tolerance * jnp.abs(bound)
     status = jnp.where(converged, Status.converged.value, Status.running.value)
     status = jnp.where(change < -rounding, Status.bound_decreased.value, status)
     return jnp.where(jnp.isfinite(bound), status, Status.nonfinite.value).astype(jnp.int32)

@@ -130,7 +130,7 @@ class LDACGMM(Model):
     def closed_forms(self) -> Mapping[str, Callable]:
         return cgmm_closed_forms.CLOSED_FORMS
 
-    def validate(self, mixture: Complex[Array, "f t m"]) -> None:
+    def validate(self, mixture: Array) -> None:
         num_frequencies, _, num_packed = self.templates.shape
         if mixture.ndim != 3 or mixture.shape[0] != num_frequencies or mixture.shape[2] ** 2 != num_packed:
             raise ValueError(

@@ -1,23 +1,25 @@
 """Starts of the LDA-style complex Gaussian mixture: masks and directions from fixed templates.
 
 All use the scale-free likelihood (x^H G^-1 x)^-M |G|^-1 of a template, the maximum over each bin's power, so that the
-start does not depend on the recording's level. Each returns {site: value} for `fit`.
+start does not depend on the recording's level. Each returns {site: value} for `vbss.fit`.
 """
 
-from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from vbss.hermitian import inverse_and_log_determinant, pack_outer
+from vbss.densities import loaded_scatter
+from vbss.hermitian import inverse_and_log_determinant
 
 _HISTOGRAM_STEPS = 20
 _MASK_STEPS = 5
 _SEPARATION = 24  # peaks are at least a 24th of the circle (15 degrees) apart
 
 
+@eqx.filter_jit
 def template_peaks(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
     """The largest peaks of the directions' histogram, and the masks that their templates give.
 
@@ -25,71 +27,7 @@ def template_peaks(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Ar
     candidate directions are taken to be evenly spaced around a circle, in order. Works on one frequency at a time: no
     array carries directions, frames and frequencies together.
     """
-    return _template_peaks(model.templates, model.degrees_of_freedom, mixture, num_sources=model.num_sources)
-
-
-def direction_groups(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
-    """Each class starts as an equal share of the circle: equations (19) and (20).
-
-    The group of class k (from 0) is the directions k D / K <= d < (k + 1) D / K; each bin's power is at its optimum.
-    """
-    num_directions = model.templates.shape[1]
-    group = jnp.arange(num_directions) * model.num_sources // num_directions
-    onehot = jax.nn.one_hot(group, model.num_sources, dtype=model.templates.dtype).T
-    direction = onehot / onehot.sum(-1, keepdims=True)
-    return _from_directions(model.templates, model.degrees_of_freedom, mixture, direction)
-
-
-def given_masks(model: Any, mixture: Complex[Array, "f t m"], masks: Float[Array, "f t k"]) -> dict[str, Array]:
-    """Masks from elsewhere (a network, an oracle), with directions by the corrected equation (18): softmax over d of
-    log phi_d - sum_f [n_fk log|G_fd| + tr(G_fd^-1 R_fk)]."""
-    precision, log_determinant = inverse_and_log_determinant(model.templates)
-    scatter = pack_outer(mixture)
-    size = mixture.shape[-1]
-    level = scatter[..., :size].sum(-1).mean() / size
-    scatters = jnp.einsum("ftp,ftk->fkp", scatter, masks) / level
-    fit = jnp.einsum("fk,fd->kd", masks.sum(1), log_determinant) + jnp.einsum("fdp,fkp->kd", precision, scatters)
-    direction = jax.nn.softmax(-fit, -1)
-    power = _from_directions(model.templates, model.degrees_of_freedom, mixture, direction)["power"]
-    return {"source": masks, "direction": direction, "power": power}
-
-
-@jax.jit
-def _from_directions(templates: Array, degrees_of_freedom: Array, mixture: Array, direction: Array) -> dict[str, Array]:
-    """Masks under fixed direction probabilities (K, D), with time-varying weights, and the powers to match."""
-    size = mixture.shape[-1]
-    precision, log_determinant = inverse_and_log_determinant(templates)
-    source_precision = jnp.einsum("kd,fdp->fkp", direction, precision)
-    source_log_determinant = jnp.einsum("kd,fd->fk", direction, log_determinant)
-    quadratic = _floored(jnp.einsum("ftp,fkp->fkt", pack_outer(mixture), source_precision))
-    fit = -size * jnp.log(quadratic) - source_log_determinant[..., None]
-    audible = jnp.any(mixture != 0, -1)[:, None, :].astype(fit.dtype)
-
-    def step(log_weights, _):
-        probs = jax.nn.softmax(fit + log_weights[None], 1) * audible
-        counts = probs.sum(0)
-        total = counts.sum(0, keepdims=True)
-        smallest = jnp.finfo(fit.dtype).tiny
-        return jnp.where(
-            total > 0, jnp.log(jnp.maximum(counts, smallest) / jnp.maximum(total, smallest)), log_weights
-        ), None
-
-    start = jnp.full(fit.shape[1:], -jnp.log(fit.shape[1]), fit.dtype)
-    log_weights, _ = jax.lax.scan(step, start, length=_MASK_STEPS)
-    masks = jax.nn.softmax(fit + log_weights[None], 1)
-    # H starts at its prior's mode, (nu - M) / (nu + M) times the template.
-    gauge = (degrees_of_freedom + size) / (degrees_of_freedom - size)
-    return {"source": jnp.swapaxes(masks, 1, 2), "direction": direction, "power": quadratic * gauge / size}
-
-
-def _floored(quadratic: Array) -> Array:
-    # A silent bin has no quadratic form; its power must stay positive.
-    return jnp.maximum(quadratic, jnp.finfo(quadratic.dtype).tiny ** 0.25)
-
-
-@partial(jax.jit, static_argnames="num_sources")
-def _template_peaks(templates: Array, degrees_of_freedom: Array, mixture: Array, num_sources: int) -> dict[str, Array]:
-    histogram = _direction_histogram(templates, mixture)
+    histogram = _direction_histogram(model, mixture)
     smooth = 0.5 * histogram + 0.25 * (jnp.roll(histogram, 1) + jnp.roll(histogram, -1))
     num_directions = smooth.shape[0]
     index = jnp.arange(num_directions)
@@ -101,28 +39,82 @@ def _template_peaks(templates: Array, degrees_of_freedom: Array, mixture: Array,
         lowered = jnp.where(distance * _SEPARATION < num_directions, heights - 1, heights)
         return lowered.at[peak].set(-jnp.inf), peak
 
-    _, peaks = jax.lax.scan(take, smooth, length=num_sources)
-    direction = jax.nn.one_hot(peaks, num_directions, dtype=templates.dtype)
-    return _from_directions(templates, degrees_of_freedom, mixture, direction)
+    _, peaks = jax.lax.scan(take, smooth, length=model.num_sources)
+    return _from_directions(model, mixture, jax.nn.one_hot(peaks, num_directions, dtype=smooth.dtype))
 
 
-def _direction_histogram(templates: Array, mixture: Array) -> Float[Array, " d"]:
+@eqx.filter_jit
+def direction_groups(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
+    """Each class starts as an equal share of the circle: equations (19) and (20).
+
+    The group of class k (from 0) is the directions k D / K <= d < (k + 1) D / K; each bin's power is at its optimum.
+    """
+    num_directions = model.templates.shape[1]
+    group = jnp.arange(num_directions) * model.num_sources // num_directions
+    onehot = jax.nn.one_hot(group, model.num_sources, dtype=model.templates.dtype).T
+    return _from_directions(model, mixture, onehot / onehot.sum(-1, keepdims=True))
+
+
+@eqx.filter_jit
+def given_masks(model: Any, mixture: Complex[Array, "f t m"], masks: Float[Array, "f t k"]) -> dict[str, Array]:
+    """Masks from elsewhere (a network, an oracle), with directions by the corrected equation (18).
+
+    w_k = softmax over d of -sum_f [n_fk log|G_fd| + tr(G_fd^-1 R_fk)], R_fk = sum_t z_ftk x x^H / mean(x^H x / M).
+    """
+    precision, log_determinant = inverse_and_log_determinant(model.templates)
+    scatter = loaded_scatter(mixture, model.loading[:, None])
+    size = mixture.shape[-1]
+    level = scatter[..., :size].sum(-1).mean() / size
+    scatters = jnp.einsum("ftp,ftk->fkp", scatter, masks) / level
+    fit = jnp.einsum("fk,fd->kd", masks.sum(1), log_determinant) + jnp.einsum("fdp,fkp->kd", precision, scatters)
+    direction = jax.nn.softmax(-fit, -1)
+    return {**_from_directions(model, mixture, direction), "source": masks}
+
+
+def _from_directions(model: Any, mixture: Array, direction: Float[Array, "k d"]) -> dict[str, Array]:
+    """Masks under fixed direction probabilities, with time-varying weights, and the powers to match."""
+    size = mixture.shape[-1]
+    precision, log_determinant = inverse_and_log_determinant(model.templates)
+    source_precision = jnp.einsum("kd,fdp->fkp", direction, precision)
+    source_log_determinant = jnp.einsum("kd,fd->fk", direction, log_determinant)
+    scatter = loaded_scatter(mixture, model.loading[:, None])
+    quadratic = jnp.einsum("ftp,fkp->fkt", scatter, source_precision)
+    fit = -size * jnp.log(quadratic) - source_log_determinant[..., None]
+    audible = jnp.any(mixture != 0, -1)[:, None, :].astype(fit.dtype)
+    smallest = jnp.finfo(fit.dtype).tiny
+
+    def step(log_weights, _):
+        counts = (jax.nn.softmax(fit + log_weights[None], 1) * audible).sum(0)
+        total = counts.sum(0, keepdims=True)
+        weights = jnp.log(jnp.maximum(counts / jnp.maximum(total, smallest), smallest))
+        return jnp.where(total > 0, weights, log_weights), None
+
+    start = jnp.full(fit.shape[1:], -jnp.log(fit.shape[1]), fit.dtype)
+    log_weights, _ = jax.lax.scan(step, start, length=_MASK_STEPS)
+    masks = jax.nn.softmax(fit + log_weights[None], 1)
+    # H starts at its prior's mode, (nu - M) / (nu + M) times the template.
+    gauge = (model.degrees_of_freedom + size) / (model.degrees_of_freedom - size)
+    return {"source": jnp.swapaxes(masks, 1, 2), "direction": direction, "power": quadratic * gauge / size}
+
+
+def _direction_histogram(model: Any, mixture: Array) -> Float[Array, " d"]:
     """Weights of the mixture of all directions' templates, by EM."""
     size = mixture.shape[-1]
-    precision, log_determinant = inverse_and_log_determinant(templates)
+    precision, log_determinant = inverse_and_log_determinant(model.templates)
 
     def step(log_weights, _):
         def add_frequency(counts, inputs):
-            at_frequency, precision_f, log_determinant_f = inputs
-            scatter = pack_outer(at_frequency)
+            at_frequency, loading, precision_f, log_determinant_f = inputs
+            scatter = loaded_scatter(at_frequency, loading[None])
             audible = jnp.any(at_frequency != 0, -1).astype(scatter.dtype)
-            fit = -size * jnp.log(_floored(scatter @ precision_f.T)) + (log_weights - log_determinant_f)[None]
+            fit = -size * jnp.log(scatter @ precision_f.T) + (log_weights - log_determinant_f)[None]
             return counts + audible @ jax.nn.softmax(fit, -1), None
 
-        counts, _ = jax.lax.scan(add_frequency, jnp.zeros_like(log_weights), (mixture, precision, log_determinant))
+        inputs = (mixture, model.loading, precision, log_determinant)
+        counts, _ = jax.lax.scan(add_frequency, jnp.zeros_like(log_weights), inputs)
         return jnp.log(jnp.maximum(counts / counts.sum(), jnp.finfo(counts.dtype).tiny)), None
 
-    num_directions = templates.shape[1]
-    start = jnp.full(num_directions, -jnp.log(num_directions), templates.dtype)
+    num_directions = model.templates.shape[1]
+    start = jnp.full(num_directions, -jnp.log(num_directions), model.templates.dtype)
     log_weights, _ = jax.lax.scan(step, start, length=_HISTOGRAM_STEPS)
     return jnp.exp(log_weights)

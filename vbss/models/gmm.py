@@ -1,5 +1,7 @@
 """The Gaussian mixture model with full covariances; exact EM."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -7,7 +9,7 @@ from jaxtyping import Array, Float
 
 from vbss.densities import MultivariateNormal
 from vbss.gated import Gated
-from vbss.kinds import linear, precision, simplex
+from vbss.kinds import Linear, Precision, Simplex
 from vbss.program import Model, indicator
 
 
@@ -23,9 +25,9 @@ class GaussianMixture(Model):
     The program takes `observations` (N, D). Sites: `component` (N plates), `observations`.
     """
 
-    log_weights: Float[Array, " k"] = simplex()
-    loc: Float[Array, "k d"] = linear(event_rank=1)
-    precision: Float[Array, "k d d"] = precision(event_rank=2)
+    log_weights: Annotated[Float[Array, " k"], Simplex()]
+    loc: Annotated[Float[Array, "k d"], Linear(event_rank=1)]
+    precision: Annotated[Float[Array, "k d d"], Precision(event_rank=2)]
     anchor: Float[Array, " d"]
 
     @classmethod
@@ -61,7 +63,7 @@ class GaussianMixture(Model):
             density = MultivariateNormal(("ki", self.loc), ("kij", self.precision), anchor=self.anchor)
             numpyro.sample("observations", Gated("n", {"nk": component}, density), obs=observations)
 
-    def validate(self, observations: Float[Array, "n d"]) -> None:
+    def validate(self, observations: Array) -> None:
         _check(observations)
         if observations.shape[-1] != self.loc.shape[-1]:
             raise ValueError(
