@@ -18,17 +18,30 @@ def shape_of(axes):
     return tuple(SIZES[letter] for letter in axes)
 
 
-def one_hot(key, axes):
+def rng(seed):
+    return np.random.default_rng(seed)
+
+
+def normal(rng, *shape):
+    return jnp.asarray(rng.standard_normal(shape))
+
+
+def complex_normal(rng, *shape):
+    return jnp.asarray(rng.standard_normal((*shape, 2)) @ [1, 1j])
+
+
+def positive(draw, rng, *shape):
+    root = np.asarray(draw(rng, *shape[:-1], shape[-1] + 2))
+    return jnp.asarray(root @ root.conj().swapaxes(-1, -2) / shape[-1] + 0.2 * np.eye(shape[-1]))
+
+
+def scalars(rng, axes):
+    return jnp.asarray(np.exp(rng.standard_normal(shape_of(axes))))
+
+
+def one_hot(rng, axes):
     """One-hot along the last axis."""
-    return jax.nn.one_hot(jr.randint(key, shape_of(axes[:-1]), 0, SIZES[axes[-1]]), SIZES[axes[-1]], dtype=float)
-
-
-def positive(key, *shape, dtype=float):
-    root = jr.normal(key, (*shape[:-1], shape[-1] + 2), dtype)
-    return (
-        jnp.einsum("...ij,...kj->...ik", root, root.conj()) / shape[-1]
-        + 0.2 * jnp.eye(shape[-1], dtype=dtype)[(None,) * (len(shape) - 2)]
-    )
+    return jnp.asarray(np.eye(SIZES[axes[-1]])[rng.integers(0, SIZES[axes[-1]], shape_of(axes[:-1]))])
 
 
 class Case(NamedTuple):
@@ -45,6 +58,7 @@ CASES = {
     "shared precision": Case("Normal", "n", ("nk",), ("k", "")),
     "a precision for each element": Case("Normal", "n", ("nk",), ("k", "n")),
     "gates that cross plates": Case("Normal", "td", ("tdm", "mk"), ("mkd", "d")),
+    "a gate behind a gate": Case("Normal", "td", ("tdm", "mk"), ("k", "")),
     "two gates side by side": Case("Normal", "n", ("nk", "nj"), ("k", "j")),
     "a gate without plates": Case("Normal", "n", ("k",), ("kn", "k")),
     "a plate without parameters": Case("Normal", "tf", ("tfk",), ("k", "k")),
@@ -65,45 +79,32 @@ CASES = {
 }
 
 
-def make(case, key):
+def make(case):
     """The gated density of a case, its naive parameters {name: (axes, array)} and a value."""
-    keys = jr.split(key, 8)
+    draws = rng(0)
+    first, second, third, fourth = (*case.parameters, None, None)[:4]
     if case.density == "Normal":
-        loc, precision = (
-            jr.normal(keys[0], shape_of(case.parameters[0])),
-            jnp.exp(jr.normal(keys[1], shape_of(case.parameters[1]))),
-        )
-        arrays = {"loc": (case.parameters[0], loc), "precision": (case.parameters[1], precision)}
+        arrays = {"loc": (first, normal(draws, *shape_of(first))), "precision": (second, scalars(draws, second))}
         density = vbss.Normal(*arrays.values())
-        value = jr.normal(keys[2], shape_of(case.plates))
+        value = normal(draws, *shape_of(case.plates))
     elif case.density == "MultivariateNormal":
-        first, second, third, anchor = case.parameters
-        arrays = {
-            "loc": (first, jr.normal(keys[0], (*shape_of(first), 2))),
-            "precision": (second, positive(keys[1], *shape_of(second), 2, 2)),
-        }
-        if third is not None:
-            arrays["weight"] = (third, jnp.exp(jr.normal(keys[2], shape_of(third))))
-        density = vbss.MultivariateNormal(
-            (first + "x", arrays["loc"][1]),
-            (second + "xy", arrays["precision"][1]),
-            weight=arrays.get("weight"),
-            anchor=None if anchor is None else jnp.array([1.0, -2.0]),
+        loc, precision = normal(draws, *shape_of(first), 2), positive(normal, draws, *shape_of(second), 2, 2)
+        weight = None if third is None else (third, scalars(draws, third))
+        anchor = None if fourth is None else jnp.array([1.0, -2.0])
+        arrays = {"loc": (first, loc), "precision": (second, precision)} | (
+            {} if weight is None else {"weight": weight}
         )
-        value = jr.normal(keys[3], (*shape_of(case.plates), 2))
+        density = vbss.MultivariateNormal((first + "x", loc), (second + "xy", precision), weight=weight, anchor=anchor)
+        value = normal(draws, *shape_of(case.plates), 2)
     else:
-        first, second, third, fourth = case.parameters
-        matrix = positive(keys[0], *shape_of(first), 2, 2, dtype=complex)
-        arrays = {"precision": (first, matrix), "scale": (third, jnp.exp(jr.normal(keys[1], shape_of(third))))}
-        loading = None if fourth is None else (fourth, jnp.exp(jr.normal(keys[2], shape_of(fourth))))
-        log_determinant = -jnp.linalg.slogdet(matrix)[1]
-        density = vbss.ComplexNormal(
-            (first + "p", pack(matrix)), (second, log_determinant), arrays["scale"], loading=loading
-        )
-        if loading is not None:
-            arrays["loading"] = loading
-        value = jr.normal(keys[3], (*shape_of(case.plates), 2), complex)
-    gates = {axes: one_hot(k, axes) for axes, k in zip(case.gates, jr.split(keys[4], 2), strict=False)}
+        matrix = positive(complex_normal, draws, *shape_of(first), 2, 2)
+        log_determinant = jnp.asarray(-np.linalg.slogdet(matrix)[1])
+        scale = (third, scalars(draws, third))
+        loading = None if fourth is None else (fourth, scalars(draws, fourth))
+        arrays = {"precision": (first, matrix), "scale": scale} | ({} if loading is None else {"loading": loading})
+        density = vbss.ComplexNormal((first + "p", pack(matrix)), (second, log_determinant), scale, loading=loading)
+        value = complex_normal(draws, *shape_of(case.plates), 2)
+    gates = {axes: one_hot(draws, axes) for axes in case.gates}
     return vbss.Gated(case.plates, gates, density), arrays, value
 
 
@@ -142,17 +143,24 @@ def total(gated, value, mask=None):
     return gated.total(gated.statistics(value), mask)
 
 
+@jax.jit
+def faces(gated, value, mask):
+    statistics = gated.statistics(value)
+    return gated.log_prob(value), gated.total(statistics), gated.total(statistics, mask)
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_both_faces_are_the_textbook_density(case):
-    gated, arrays, value = make(case, jr.key(0))
+    gated, arrays, value = make(case)
     assert gated.batch_shape == shape_of(case.plates)
     assert gated.event_shape == (() if case.density == "Normal" else (2,))
     assert gated.support(value).all()
     expected = naive_log_prob(case, gated, arrays, value)
-    np.testing.assert_allclose(log_prob(gated, value), expected, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(total(gated, value), expected.sum(), rtol=1e-9, atol=1e-9)
-    mask = jr.bernoulli(jr.key(1), 0.6, expected.shape)
-    np.testing.assert_allclose(total(gated, value, mask), expected[mask].sum(), rtol=1e-9, atol=1e-9)
+    mask = rng(1).uniform(size=expected.shape) < 0.6
+    elementwise, whole, masked = faces(gated, value, mask)
+    np.testing.assert_allclose(elementwise, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(whole, expected.sum(), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(masked, expected[mask].sum(), rtol=1e-9, atol=1e-9)
 
 
 MULTI_AFFINE = [
@@ -168,7 +176,7 @@ MULTI_AFFINE = [
 @pytest.mark.parametrize("name", MULTI_AFFINE)
 def test_the_log_density_is_affine_in_each_gate(name):
     case = CASES[name]
-    gated, _, value = make(case, jr.key(0))
+    gated, _, value = make(case)
     for moving in range(len(case.gates)):
 
         def at(gate, moving=moving):
@@ -176,7 +184,7 @@ def test_the_log_density_is_affine_in_each_gate(name):
             gates[case.gates[moving]] = gate
             return vbss.Gated(case.plates, gates, gated.density)
 
-        first, second = jr.normal(jr.key(moving), (2, *gated.gates[moving].array.shape))
+        first, second = normal(rng(moving), 2, *gated.gates[moving].array.shape)
         ends = [log_prob(at(gate), value) for gate in (first, second)]
         assert not np.allclose(*ends)
         middle = at((first + second) / 2)
@@ -186,7 +194,7 @@ def test_the_log_density_is_affine_in_each_gate(name):
 
 
 def test_a_mask_may_be_anything_that_spreads_over_the_plates():
-    gated, _, value = make(CASES["gates that cross plates"], jr.key(0))
+    gated, _, value = make(CASES["gates that cross plates"])
     elementwise = np.asarray(log_prob(gated, value))
     columns = jnp.array([True, False, True])
     np.testing.assert_allclose(total(gated, value, columns), elementwise[:, [0, 2]].sum(), rtol=1e-12)
@@ -197,7 +205,7 @@ def test_a_mask_may_be_anything_that_spreads_over_the_plates():
 
 @pytest.mark.parametrize("name", ["gates that cross plates", "weights", "loading"])
 def test_leading_axes_of_the_value_are_kept(name):
-    gated, _, value = make(CASES[name], jr.key(0))
+    gated, _, value = make(CASES[name])
     values = jnp.stack([value, 2 * value])
     np.testing.assert_allclose(log_prob(gated, values)[1], log_prob(gated, 2 * value), rtol=1e-9)
     assert log_prob(gated, values).shape == (2, *gated.batch_shape)
@@ -206,7 +214,7 @@ def test_leading_axes_of_the_value_are_kept(name):
 @pytest.mark.parametrize("name", ["gates that cross plates", "weights", "loading"])
 def test_pytree_and_vmap(name):
     case = CASES[name]
-    gated, _, value = make(case, jr.key(0))
+    gated, _, value = make(case)
     leaves, structure = jax.tree.flatten(gated)
     again = jax.tree.unflatten(structure, leaves)
     assert again.batch_shape == gated.batch_shape and again.plates == gated.plates
@@ -224,6 +232,7 @@ def test_pytree_and_vmap(name):
 
 SAMPLED = [
     "gates that cross plates",
+    "a gate behind a gate",
     "a plate without parameters",
     "a gate without plates",
     "weights",
@@ -235,7 +244,7 @@ SAMPLED = [
 @pytest.mark.parametrize("name", SAMPLED)
 def test_draws_have_the_moments_of_the_selected_parameters(name):
     case, num = CASES[name], 4000
-    gated, arrays, _ = make(case, jr.key(0))
+    gated, arrays, _ = make(case)
     draws = np.asarray(jax.jit(lambda g, key: g.sample(key, (num,)))(gated, jr.key(1)))
     assert draws.shape == (num, *gated.batch_shape, *gated.event_shape)
     for element in itertools.product(*map(range, gated.batch_shape)):
@@ -261,13 +270,13 @@ def test_draws_have_the_moments_of_the_selected_parameters(name):
 
 
 def test_draws_without_sample_shape():
-    gated, _, value = make(CASES["loading"], jr.key(0))
+    gated, _, value = make(CASES["loading"])
     draw = gated.sample(jr.key(0))
     assert draw.shape == value.shape and draw.dtype == value.dtype
 
 
 def test_the_anchor_changes_nothing_but_rounding():
-    gated, arrays, value = make(CASES["mixture of vectors"], jr.key(0))
+    gated, arrays, value = make(CASES["mixture of vectors"])
 
     def at(anchor, shift, dtype):
         density = vbss.MultivariateNormal(
@@ -286,8 +295,8 @@ def test_the_anchor_changes_nothing_but_rounding():
     assert np.abs(at(None, 1024.0, jnp.float32) - expected).max() > 2e-2
 
 
-def complex_normal(value, loading):
-    precision = pack(positive(jr.key(1), 2, 2, dtype=complex))
+def with_loading(value, loading):
+    precision = pack(positive(complex_normal, rng(1), 2, 2))
     density = vbss.ComplexNormal(
         ("p", precision), ("", -inverse_and_log_determinant(precision)[1]), ("", jnp.array(0.7)), loading=loading
     )
@@ -295,26 +304,26 @@ def complex_normal(value, loading):
 
 
 def test_the_loading_is_the_expectation_over_white_noise():
-    value, loading, num = jr.normal(jr.key(0), (3, 2), complex), jnp.array([0.1, 1.0, 5.0]), 20_000
-    power = (jnp.abs(value) ** 2).sum(-1)
-    noise = jr.normal(jr.key(2), (num, 3, 2), complex) * jnp.sqrt(loading * power / 2)[None, :, None].astype(complex)
-    noisy = (value[None] + noise) / jnp.sqrt(1 + loading)[None, :, None].astype(complex)
-    samples = np.asarray(log_prob(complex_normal(value, None), noisy))
-    expected = np.asarray(log_prob(complex_normal(value, ("n", loading)), value))
+    value, loading, num = complex_normal(rng(0), 3, 2), jnp.array([0.1, 1.0, 5.0]), 20_000
+    power = (np.abs(value) ** 2).sum(-1)
+    noise = np.asarray(complex_normal(rng(2), num, 3, 2)) * np.sqrt(np.asarray(loading) * power / 4)[:, None]
+    noisy = (np.asarray(value) + noise) / np.sqrt(1 + np.asarray(loading))[:, None]
+    samples = np.asarray(log_prob(with_loading(value, None), noisy))
+    expected = np.asarray(log_prob(with_loading(value, ("n", loading)), value))
     errors = samples.std(0) / np.sqrt(num)
     assert (np.abs(samples.mean(0) - expected) < 4 * errors).all()
-    assert (np.abs(np.asarray(log_prob(complex_normal(value, None), value)) - expected) > 10 * errors).any()
+    assert (np.abs(np.asarray(log_prob(with_loading(value, None), value)) - expected) > 10 * errors).any()
 
 
 def test_no_loading_is_a_loading_of_zero():
-    value = jr.normal(jr.key(0), (3, 2), complex)
-    without, with_zero = complex_normal(value, None), complex_normal(value, ("n", jnp.zeros(3)))
+    value = complex_normal(rng(0), 3, 2)
+    without, with_zero = with_loading(value, None), with_loading(value, ("n", jnp.zeros(3)))
     np.testing.assert_allclose(log_prob(with_zero, value), log_prob(without, value), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["mixture of scalars", "mixture of vectors", "one plate"])
 def test_an_enumerated_gate_gives_the_density_under_each_state(name):
-    gated, _, value = make(CASES[name], jr.key(0))
+    gated, _, value = make(CASES[name])
     every_state = jnp.eye(3).reshape(3, 1, 3)  # as NumPyro's enumeration hands it on
     enumerated = vbss.Gated("n", {"nk": every_state}, gated.density)
     if enumerated.batch_shape != gated.batch_shape:
@@ -328,14 +337,14 @@ def test_an_enumerated_gate_gives_the_density_under_each_state(name):
 
 
 def test_an_enumerated_gate_that_lacks_a_plate_is_refused():
-    gated, _, value = make(CASES["gates that cross plates"], jr.key(0))
+    gated, _, value = make(CASES["gates that cross plates"])
     w, z = (gate.array for gate in gated.gates)
     enumerated = vbss.Gated("td", {"tdm": w, "mk": jnp.stack([z, z])}, gated.density)
     with pytest.raises(ValueError, match="gate with axes 'mk' is enumerated but does not carry all plates 'td'"):
         enumerated.log_prob(value)
 
 
-def normal(loc="k", precision="k"):
+def mixture(loc="k", precision="k"):
     return vbss.Normal((loc, jnp.zeros(shape_of(loc))), (precision, jnp.ones(shape_of(precision))))
 
 
@@ -347,24 +356,24 @@ def gates(*axes):
     ("build", "message"),
     [
         (
-            lambda: vbss.Gated("n", {"nk": jnp.ones((5, 4))}, normal()),
+            lambda: vbss.Gated("n", {"nk": jnp.ones((5, 4))}, mixture()),
             r"axis 'k' has size 4 .* 3 .*'k' and shape \(3,\)",
         ),
         (
-            lambda: vbss.Gated("n", {"nk": jnp.ones((5, 3)), "nj": jnp.ones((6, 2))}, normal("k", "j")),
+            lambda: vbss.Gated("n", {"nk": jnp.ones((5, 3)), "nj": jnp.ones((6, 2))}, mixture("k", "j")),
             "axis 'n' has size 5 .* 6",
         ),
-        (lambda: vbss.Gated("nt", gates("nk"), normal()), "no gate or parameter gives the size of plate axis 't'"),
+        (lambda: vbss.Gated("nt", gates("nk"), mixture()), "no gate or parameter gives the size of plate axis 't'"),
         (lambda: vbss.Gated("n", gates("nk"), vbss.Normal(("K", jnp.ones(3)), ("k", jnp.ones(3)))), "letters, got 'K'"),
-        (lambda: vbss.Gated("n", {"nkn": jnp.ones((5, 3, 5))}, normal()), "distinct lower-case letters, got 'nkn'"),
-        (lambda: vbss.Gated("nn", gates("nk"), normal()), "plates.*distinct lower-case letters, got 'nn'"),
-        (lambda: vbss.Gated("N", gates("nk"), normal()), "plates.*distinct lower-case letters, got 'N'"),
-        (lambda: vbss.Gated("n", {"nk": jnp.ones(3)}, normal()), r"'nk' name 2 dimensions, .*\(3,\)"),
-        (lambda: vbss.Gated("n", gates("nk"), normal("kj")), "axis 'j' of .* neither a plate nor in a gate"),
-        (lambda: vbss.Gated("n", gates("nkj"), normal()), "one axis of states .*'nkj'"),
-        (lambda: vbss.Gated("n", gates("nk", "k"), normal()), "one axis of states .*'nk', 'k'"),
-        (lambda: vbss.Gated("n", gates("n", "nk"), normal()), "one axis of states .*'n', 'nk'"),
-        (lambda: vbss.Gated("n", gates("mk"), normal()), "one axis of states .*'mk'"),
+        (lambda: vbss.Gated("n", {"nkn": jnp.ones((5, 3, 5))}, mixture()), "distinct lower-case letters, got 'nkn'"),
+        (lambda: vbss.Gated("nn", gates("nk"), mixture()), "plates.*distinct lower-case letters, got 'nn'"),
+        (lambda: vbss.Gated("N", gates("nk"), mixture()), "plates.*distinct lower-case letters, got 'N'"),
+        (lambda: vbss.Gated("n", {"nk": jnp.ones(3)}, mixture()), r"'nk' name 2 dimensions, .*\(3,\)"),
+        (lambda: vbss.Gated("n", gates("nk"), mixture("kj")), "axis 'j' of .* neither a plate nor in a gate"),
+        (lambda: vbss.Gated("n", gates("nkj"), mixture()), "one axis of states .*'nkj'"),
+        (lambda: vbss.Gated("n", gates("nk", "k"), mixture()), "one axis of states .*'nk', 'k'"),
+        (lambda: vbss.Gated("n", gates("n", "nk"), mixture()), "one axis of states .*'n', 'nk'"),
+        (lambda: vbss.Gated("n", gates("mk"), mixture()), "one axis of states .*'mk'"),
     ],
 )
 def test_axes_that_make_no_sense_are_refused(build, message):
@@ -373,7 +382,7 @@ def test_axes_that_make_no_sense_are_refused(build, message):
 
 
 def test_an_observation_of_another_size_is_refused():
-    gated, _, value = make(CASES["mixture of vectors"], jr.key(0))
+    gated, _, value = make(CASES["mixture of vectors"])
     for bad in (value[:3], value[:, :1], value[0], value[:, None]):
         with pytest.raises(ValueError, match=r"must have shape \(5, 2\)"):
             gated.log_prob(bad)

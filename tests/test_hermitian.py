@@ -1,6 +1,5 @@
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,7 +71,7 @@ def test_the_packed_identity(size, dtype):
     np.testing.assert_array_equal(unpack(identity), np.eye(size))
 
 
-@pytest.mark.parametrize("batch", [(), (2, 1, 3)])
+@pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_leading_axes_and_precision_are_kept(batch):
     matrix = jnp.asarray(random_positive(0, 3, batch), jnp.complex64)
     assert pack(matrix).shape == (*batch, 9) and pack(matrix).dtype == jnp.float32
@@ -92,7 +91,7 @@ def test_inverse_and_log_determinant(size):
     np.testing.assert_allclose(log_determinant, np.linalg.slogdet(matrix)[1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [2, 4, 8, 9])
+@pytest.mark.parametrize("size", [4, 9])
 def test_single_precision_on_ill_conditioned_matrices(size):
     condition = 1e4
     matrix = random_positive(size, size, (50,), condition).astype(np.complex64)
@@ -109,7 +108,7 @@ def test_single_precision_on_ill_conditioned_matrices(size):
     np.testing.assert_allclose(log_determinant, expected_log, rtol=0, atol=condition * np.finfo(np.float32).eps)
 
 
-@pytest.mark.parametrize("size", range(1, 10))
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 9])
 def test_matrices_that_are_not_positive_definite_give_nan(size):
     matrix = random_positive(0, size, (10,))
     matrix[np.arange(9), np.arange(9) % size, np.arange(9) % size] -= 100  # each pivot in turn is the first to fail
@@ -148,6 +147,6 @@ def test_vmap(size):
 
 
 def test_a_draw_is_what_pack_outer_says():
-    vectors = jr.normal(jr.key(0), (4, 3), complex)
-    outer = jnp.einsum("ni,nj->nij", vectors, vectors.conj())
+    vectors = np.random.default_rng(0).standard_normal((4, 3, 2)) @ [1, 1j]
+    outer = vectors[:, :, None] * vectors[:, None].conj()
     np.testing.assert_allclose(unpack(pack_outer(vectors)), outer, rtol=1e-13, atol=1e-13)

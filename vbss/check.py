@@ -90,13 +90,12 @@ def check_derivation(
     arguments = prepare(model, data)
     posterior = initial_posterior(model, arguments, key, {k: jnp.asarray(v) for k, v in (start or {}).items()})
     observations = expectation.observe(model, posterior, arguments)
-    examine = eqx.filter_jit(_examine)
     worst: dict[str, BlockCheck] = {}
     elbo_difference = None
     dtype = expectation.elbo(model, posterior, arguments, observations).dtype
     for _ in range(num_states):
         for block in EM().blocks(model, posterior):
-            model, posterior, difference, gradient, change = examine(model, posterior, arguments, block, observations)
+            model, posterior, difference, gradient, change = _examine(model, posterior, arguments, block, observations)
             found = BlockCheck(block, None if difference is None else float(difference), float(gradient), float(change))
             worst[block] = _worse(worst.get(block, found), found)
         if "elbo" in model.closed_forms():
@@ -115,6 +114,7 @@ def _worse(a: BlockCheck, b: BlockCheck) -> BlockCheck:
     return BlockCheck(a.block, difference, _larger(a.gradient, b.gradient), -_larger(-a.change, -b.change))
 
 
+@eqx.filter_jit
 def _examine(model: Model, posterior: Posterior, data: tuple, block: str, observations: Observations):
     closed = EM(updates="auto").update(model, posterior, data, block, observations)
     difference = None

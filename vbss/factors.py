@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array
 
 from vbss.families import Categorical, Natural, StatisticsFamily, ValueFamily
@@ -265,7 +266,7 @@ def started(factor: Factor, value: Array) -> Factor:
     else:
         raise ValueError(f"start: site {factor.sites[-1]!r} cannot be started from an array")
     _check_shape(factor.sites[0], value, jnp.moveaxis(expected, axis, -1).shape)
-    if not isinstance(value, jax.core.Tracer) and not bool(((value >= 0).all(-1) & (value.sum(-1) > 0)).all()):
+    if not isinstance(value, Tracer) and not bool(((value >= 0).all(-1) & (value.sum(-1) > 0)).all()):
         raise ValueError(
             f"start: site {factor.sites[0]!r} must hold probabilities of the states along its last axis: none negative "
             "or nan, not all zero"
