@@ -1,4 +1,8 @@
-"""A strict session: double precision, no silent promotion, two devices, the same examples every time."""
+"""A strict session: double precision, no silent promotion, two devices, the same examples every time.
+
+Compilation, not arithmetic, is what the tests spend their time on, so they compile without the expensive optimisations;
+the command line's end-to-end test and the benchmarks run the optimised programs.
+"""
 
 import hypothesis
 import jax
@@ -7,6 +11,7 @@ jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used for the first 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("deterministic")

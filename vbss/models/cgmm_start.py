@@ -17,6 +17,9 @@ from vbss.hermitian import inverse_and_log_determinant
 _HISTOGRAM_STEPS = 20
 _MASK_STEPS = 5
 _SEPARATION = 24  # peaks are at least a 24th of the circle (15 degrees) apart
+_HISTOGRAM_FREQUENCIES = 256  # the histogram needs no more than about these of a long or wide recording
+_HISTOGRAM_BINS = 2**17
+_LEAST_SIMILARITY = 0.9  # of templates that can be alike: on a wide array those of adjacent candidates are strangers
 
 
 @eqx.filter_jit
@@ -25,19 +28,17 @@ def template_peaks(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Ar
 
     The histogram is the weights of a mixture with one fixed template for each candidate direction, fitted by EM;
     candidate directions are taken to be evenly spaced around a circle, in order. Works on one frequency at a time: no
-    array carries directions, frames and frequencies together.
+    array carries directions, frames and frequencies together. Neighbours of a peak, and of its mirror image, which a
+    linear array cannot tell from it, are taken only when nothing else is left.
     """
     histogram = _direction_histogram(model, mixture)
     smooth = 0.5 * histogram + 0.25 * (jnp.roll(histogram, 1) + jnp.roll(histogram, -1))
     num_directions = smooth.shape[0]
-    index = jnp.arange(num_directions)
+    penalties = _penalties(model.templates)
 
     def take(heights, _):
         peak = jnp.argmax(heights)
-        offset = jnp.abs(index - peak)
-        distance = jnp.minimum(offset, num_directions - offset)
-        lowered = jnp.where(distance * _SEPARATION < num_directions, heights - 1, heights)
-        return lowered.at[peak].set(-jnp.inf), peak
+        return (heights - penalties[peak]).at[peak].set(-jnp.inf), peak
 
     _, peaks = jax.lax.scan(take, smooth, length=model.num_sources)
     return _from_directions(model, mixture, jax.nn.one_hot(peaks, num_directions, dtype=smooth.dtype))
@@ -97,10 +98,30 @@ def _from_directions(model: Any, mixture: Array, direction: Float[Array, "k d"])
     return {"source": jnp.swapaxes(masks, 1, 2), "direction": direction, "power": quadratic * gauge / size}
 
 
+def _penalties(templates: Float[Array, "f d p"]) -> Float[Array, "d d"]:
+    """What a peak in one direction takes off all others: 2 from its neighbours, 1 from those of directions like it.
+
+    Alike are directions whose templates differ less than those of adjacent candidates: mirrored on a linear array.
+    """
+    num_directions = templates.shape[1]
+    offset = jnp.abs(jnp.arange(num_directions)[:, None] - jnp.arange(num_directions)[None])
+    distance = jnp.minimum(offset, num_directions - offset)
+    near = (distance * _SEPARATION < num_directions).astype(templates.dtype)
+    products = jnp.einsum("fdp,fep->de", templates, templates, precision=jax.lax.Precision.HIGHEST)
+    norms = jnp.sqrt(jnp.diagonal(products))
+    similarity = products / (norms[:, None] * norms[None])
+    adjacent = jnp.where(distance == 1, similarity, 1).min(1, keepdims=True)
+    alike = ((similarity >= jnp.maximum(adjacent, _LEAST_SIMILARITY)) | (distance == 0)).astype(templates.dtype)
+    return near + jnp.minimum(alike @ near, 1)
+
+
 def _direction_histogram(model: Any, mixture: Array) -> Float[Array, " d"]:
-    """Weights of the mixture of all directions' templates, by EM."""
+    """Weights of the mixture of all directions' templates, by EM on a regular part of a large recording's bins."""
     size = mixture.shape[-1]
-    precision, log_determinant = inverse_and_log_determinant(model.templates)
+    every = max(1, mixture.shape[0] // _HISTOGRAM_FREQUENCIES)
+    templates, loadings, mixture = model.templates[::every], model.loading[::every], mixture[::every]
+    mixture = mixture[:, :: -(-mixture.shape[0] * mixture.shape[1] // _HISTOGRAM_BINS)]
+    precision, log_determinant = inverse_and_log_determinant(templates)
 
     def step(log_weights, _):
         def add_frequency(counts, inputs):
@@ -110,11 +131,11 @@ def _direction_histogram(model: Any, mixture: Array) -> Float[Array, " d"]:
             fit = -size * jnp.log(scatter @ precision_f.T) + (log_weights - log_determinant_f)[None]
             return counts + audible @ jax.nn.softmax(fit, -1), None
 
-        inputs = (mixture, model.loading, precision, log_determinant)
+        inputs = (mixture, loadings, precision, log_determinant)
         counts, _ = jax.lax.scan(add_frequency, jnp.zeros_like(log_weights), inputs)
         return jnp.log(jnp.maximum(counts / counts.sum(), jnp.finfo(counts.dtype).tiny)), None
 
-    num_directions = model.templates.shape[1]
-    start = jnp.full(num_directions, -jnp.log(num_directions), model.templates.dtype)
+    num_directions = templates.shape[1]
+    start = jnp.full(num_directions, -jnp.log(num_directions), templates.dtype)
     log_weights, _ = jax.lax.scan(step, start, length=_HISTOGRAM_STEPS)
     return jnp.exp(log_weights)
