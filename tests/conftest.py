@@ -1,7 +1,6 @@
 """A strict session: double precision, no silent promotion, two devices, the same examples every time.
 
-Compilation, not arithmetic, is what the tests spend their time on, so they compile without the expensive optimisations;
-the command line's end-to-end test and the benchmarks run the optimised programs.
+Compilation, not arithmetic, is what the tests spend their time on, so they compile without the expensive optimisations.
 """
 
 import hypothesis

@@ -74,7 +74,15 @@ def initial_posterior(model: Model, data: tuple, key: Array, start: Mapping[str,
         ValueError: for a latent whose distribution has no factor here, or a start that names no site or has another
             shape.
     """
-    start = dict(start or {})
+    posterior = _default_posterior(model, data, key)
+    for name, value in (start or {}).items():
+        posterior = _start(posterior, name, value)
+    return posterior
+
+
+# Compiled, so that what the trace draws only to show its shape is never drawn.
+@eqx.filter_jit
+def _default_posterior(model: Model, data: tuple, key: Array) -> Posterior:
     key_trace, key_start = jax.random.split(key)
     with relaxed_promotion():
         trace = handlers.trace(handlers.seed(model, key_trace)).get_trace(*data)
@@ -114,8 +122,6 @@ def initial_posterior(model: Model, data: tuple, key: Array, start: Mapping[str,
     clash = posterior.names() & set(model.parameter_kinds())
     if clash:
         raise ValueError(f"{sorted(clash)[0]!r} names both a site of the program and a parameter of the model")
-    for name, value in start.items():
-        posterior = _start(posterior, name, value)
     return posterior
 
 
