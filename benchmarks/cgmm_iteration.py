@@ -38,7 +38,7 @@ def _problem(frames: int, frequencies: int, directions: int, sources: int):
     chosen = steering[:, :: directions // sources][:, :sources].transpose(1, 0, 2)[:, :, None, :]
     mixture = (sparse * phases * chosen).sum(0) + 0.03 * (noise[0] + 1j * noise[1])
     mixture /= np.linalg.norm(mixture, axis=-1, keepdims=True)
-    model = LDACGMM.init(jnp.asarray(steering), sources, frequencies=jnp.asarray(hertz, jnp.float32))
+    model = LDACGMM.init(jnp.asarray(steering), sources)
     return model, (jnp.asarray(mixture, jnp.complex64),)
 
 

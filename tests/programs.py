@@ -107,7 +107,7 @@ def lda_cgmm(
     keys = jr.split(key, 4)
     steering = jnp.exp(2j * jnp.pi * jr.uniform(keys[0], (frequencies, directions, size)))
     x = jr.normal(keys[1], (frequencies, frames, size), complex) * jnp.exp(jr.normal(keys[2], (frequencies, frames, 1)))
-    model = LDACGMM.init(steering, sources, frequencies=jnp.linspace(0.0, 500.0, frequencies))
+    model = LDACGMM.init(steering, sources)
     return model, (x,)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from vbss.audio.diffuse import active_frames, diffuse_whitening
 from vbss.audio.files import Recording
 from vbss.audio.filters import multichannel_wiener, normalize_bins
 from vbss.audio.geometry import azimuth_grid, check_microphone_positions, steering_vectors
@@ -18,6 +19,8 @@ from vbss.audio.stft import STFT
 from vbss.errors import InputError
 from vbss.inference import EM, Solution, fit
 from vbss.models import LDACGMM
+
+_LOADING = 1e-4  # relative white noise that the model adds to each whitened bin: what float32 bears
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,9 @@ def separate(
 ) -> Separation:
     """Separate and localise the sources in a recording of a microphone array.
 
-    The model is `vbss.models.LDACGMM`, inferred by `vbss.EM` with at most `max_steps` steps from the random
-    `seed`; the sources are then filtered out by `vbss.audio.multichannel_wiener`. Everything runs at the
-    recording's own rate.
+    Bins are whitened by a diffuse sound field and pauses left out; the model is `vbss.models.LDACGMM`, inferred by
+    `vbss.EM` with at most `max_steps` steps from the random `seed`; the sources are then filtered out by
+    `vbss.audio.multichannel_wiener`. Everything runs at the recording's own rate.
 
     `microphone_positions` are in metres, in the order of the channels; `window` and `hop` of the transform in
     seconds; `num_directions` candidate azimuths lie evenly on the circle. A linear array hears no difference
@@ -100,14 +103,19 @@ def separate(
         )
 
     clock = _Clock()
-    mixture, data = clock("transform", _transform(stft, jnp.asarray(recording.samples)))
+    mixture = clock("transform", _transform(stft, jnp.asarray(recording.samples)))
+    active = active_frames(np.asarray(mixture))
     azimuths = azimuth_grid(num_directions)
     # In the data's precision, which may be lower than JAX's default.
+    whitening = diffuse_whitening(microphone_positions, stft.frequencies).astype(mixture.dtype)
     steering = steering_vectors(microphone_positions, azimuths, stft.frequencies).astype(mixture.dtype)
-    model = LDACGMM.init(steering, num_sources=num_sources, frequencies=stft.frequencies)
-    clock("model", eqx.filter(model, eqx.is_array))
+    model = LDACGMM.init(_whitened(whitening, steering), num_sources, loading=_LOADING)
+    data = normalize_bins(_whitened(whitening, jnp.swapaxes(mixture[active], 0, 1)))
+    clock("model", (data, eqx.filter(model, eqx.is_array)))
     solution = fit(model, data, EM(), key=jax.random.key(seed), max_steps=max_steps, progress=progress)
-    masks = jnp.swapaxes(_probabilities(solution, "source"), 0, 1)
+    # A pause belongs to all sources alike.
+    probs = jnp.swapaxes(_probabilities(solution, "source"), 0, 1)
+    masks = jnp.full((*mixture.shape[:2], num_sources), 1 / num_sources, probs.dtype).at[active].set(probs)
     direction_posterior = _probabilities(solution, "direction")
     clock("inference", (masks, direction_posterior))
     sources = clock("filter", _filter(stft, mixture, masks, reference_microphone, num_samples))
@@ -128,12 +136,15 @@ def separate(
 
 
 @eqx.filter_jit
-def _transform(
-    stft: STFT, samples: Float[Array, "channels samples"]
-) -> tuple[Complex[Array, "frames frequencies channels"], Complex[Array, "frequencies frames channels"]]:
-    """The spectrogram of the recording; and the model's data, with unit norm in every bin."""
-    mixture = jnp.moveaxis(stft.forward(samples), 0, -1)
-    return mixture, jnp.swapaxes(normalize_bins(mixture), 0, 1)
+def _transform(stft: STFT, samples: Float[Array, "channels samples"]) -> Complex[Array, "frames frequencies channels"]:
+    return jnp.moveaxis(stft.forward(samples), 0, -1)
+
+
+def _whitened(
+    whitening: Complex[Array, "frequencies microphones microphones"],
+    vectors: Complex[Array, "frequencies any microphones"],
+) -> Complex[Array, "frequencies any microphones"]:
+    return jnp.einsum("fmn,fan->fam", whitening, vectors, precision="highest")
 
 
 @eqx.filter_jit

@@ -54,18 +54,19 @@ class LDACGMM(Model):
         steering_vectors: Complex[Array, "f d m"],
         num_sources: int,
         *,
-        frequencies: Float[Array, " f"],
         degrees_of_freedom: float | None = None,
         diffuseness: float = 1e-2,
+        loading: float = 1e-3,
     ) -> "LDACGMM":
         """A model for an array, from its steering vectors.
 
         Args:
             steering_vectors: b_fd, one for each frequency and candidate direction, complex (F, D, M).
             num_sources: number of classes K, at least 1 and at most D.
-            frequencies: of the bins, Hz, (F,).
             degrees_of_freedom: nu; M + 5 by default (section 4.2).
             diffuseness: epsilon of G = b b^H + epsilon I (equation 6).
+            loading: relative white noise that every bin is taken to carry. Less separates clean recordings better; in
+                float32, 1e-3 is safe for any recording and 1e-4 for one whitened by `vbss.audio.diffuse_whitening`.
 
         Raises:
             ValueError: for wrong shapes, fewer than 2 microphones, or num_sources outside 1..D.
@@ -76,21 +77,19 @@ class LDACGMM(Model):
                 f"got {steering_vectors.shape}"
             )
         num_frequencies, num_directions, size = steering_vectors.shape
-        if frequencies.shape != (num_frequencies,):
-            raise ValueError(
-                f"frequencies must have shape ({num_frequencies},) as steering_vectors, got {frequencies.shape}"
-            )
         if not 1 <= num_sources <= num_directions:
             raise ValueError(f"num_sources must be between 1 and the {num_directions} directions, got {num_sources}")
         nu = size + 5.0 if degrees_of_freedom is None else degrees_of_freedom
         if nu <= size:
             raise ValueError(f"degrees_of_freedom must exceed the number of microphones {size}, got {nu}")
+        if not (diffuseness > 0 and loading >= 0):
+            raise ValueError(f"diffuseness must be positive and loading not negative, got {diffuseness} and {loading}")
         packed = pack_outer(steering_vectors)
         identity = packed_identity(size, packed.dtype).reshape(1, 1, -1)
         return cls(
             templates=packed + diffuseness * identity,
             degrees_of_freedom=jnp.asarray(nu, packed.dtype),
-            loading=_default_loading(frequencies).astype(packed.dtype),
+            loading=jnp.full(num_frequencies, loading, packed.dtype),
             num_sources=num_sources,
         )
 
@@ -143,8 +142,3 @@ class LDACGMM(Model):
             raise ValueError("mixture must be finite")
         if not bool(jnp.any(mixture != 0)):
             raise ValueError("mixture must not be silent")
-
-
-def _default_loading(frequencies: Float[Array, " f"]) -> Float[Array, " f"]:
-    """What float32 bears: -40 dB, and -30 dB below 250 Hz, where a small array sees nearly rank-one scatter."""
-    return jnp.where(frequencies < 250.0, 1e-3, 1e-4)

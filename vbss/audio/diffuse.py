@@ -1,0 +1,48 @@
+"""Whitening by a diffuse sound field, and the choice of the frames that sound."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+_SENSOR_SHARE = 0.1  # white sensor noise beside one part of diffuse sound: keeps low frequencies invertible
+_QUIET = 10**-2.5  # a frame this far below the loud ones (25 dB in power) is a pause
+_LOUD = 99  # percentile of the frames' powers that counts as loud: a single click does not
+
+
+def diffuse_whitening(
+    microphone_positions: Float[np.ndarray, "microphones 3"],
+    frequencies: Float[Array, " frequencies"],
+    speed_of_sound: float = 343.0,
+) -> Float[Array, "frequencies microphones microphones"]:
+    """The matrices that make a diffuse sound field white across the microphones.
+
+    The inverse square roots of (sinc(2 f r_mn / c) + 0.1 I) / 1.1, r_mn the distance of two microphones: the coherence
+    of sound from all directions, with a little sensor noise. Without it, the microphones of a small array hear the same
+    at low frequencies, and neither float32 nor a template with an isotropic rest tells the directions apart.
+
+    Args:
+        microphone_positions: metres.
+        frequencies: Hz.
+        speed_of_sound: metres per second.
+
+    Returns:
+        Symmetric positive definite matrices, of the frequencies' dtype.
+    """
+    separations = microphone_positions[:, None] - microphone_positions[None]
+    distances = np.sqrt((separations**2).sum(-1))
+    hertz = np.asarray(frequencies, np.float64)[:, None, None]
+    coherence = np.sinc(2 * hertz * distances[None] / speed_of_sound)
+    loaded = (coherence + _SENSOR_SHARE * np.eye(len(distances))[None]) / (1 + _SENSOR_SHARE)
+    values, vectors = np.linalg.eigh(loaded)
+    whitening = (vectors / np.sqrt(values)[:, None, :]) @ vectors.transpose(0, 2, 1)
+    return jnp.asarray(whitening, frequencies.dtype)
+
+
+def active_frames(mixture: Complex[np.ndarray, "frames frequencies microphones"]) -> np.ndarray:
+    """Which frames sound: boolean, (frames,).
+
+    Pauses are those 25 dB or more below the loud frames. A model of the direction of each bin, whatever its level,
+    would take their sensor noise for evidence.
+    """
+    power = np.square(np.abs(mixture)).sum((1, 2), dtype=np.float64)
+    return power > _QUIET * np.percentile(power, _LOUD, method="higher")
