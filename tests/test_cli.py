@@ -24,6 +24,8 @@ class StandIn:
         self.status = "converged"
         self.error: BaseException | None = None
         self.sources: np.ndarray | None = None
+        self.directions = np.arange(4) * np.pi / 2
+        self.direction_posterior = np.eye(4)
         self.options: dict = {}
 
     def __call__(self, recording, microphone_positions, num_sources, *, progress, **options):
@@ -39,8 +41,8 @@ class StandIn:
             sources=sources,
             sample_rate=recording.sample_rate,
             azimuths=azimuths,
-            direction_posterior=np.eye(4)[:num_sources],
-            directions=azimuths[:num_sources],
+            direction_posterior=self.direction_posterior[:num_sources],
+            directions=self.directions[:num_sources],
             energy_shares=np.full(num_sources, 1 / num_sources),
             solution=SimpleNamespace(status=Status[self.status], elbo=np.array([-2.0, -1.0]), num_steps=np.array(2)),
             seconds={"transform": 0.1, "inference": 0.2},
@@ -158,6 +160,7 @@ def test_options_reach_separate(separate, stand_in):
         ({"sources": "two"}, "'two'"),
         ({"reference": -1}, "--reference"),
         ({"seed": -1}, "--seed"),
+        ({"seed": 2**32}, "--seed: must be a whole number from 0 to 4294967295"),
         ({"window": "long"}, "--window"),
         ({"rhubarb": 1}, "--rhubarb"),
     ],
@@ -175,6 +178,48 @@ def test_an_error_of_several_lines_is_told_in_one(separate, stand_in, capsys):
     stand_in.error = InputError("first\nsecond")
     assert separate() == 2
     assert the_one_line(capsys) == "vbss: error: first second\n"
+
+
+@pytest.mark.parametrize("option", ["mix", "array"])
+def test_an_input_inside_the_output_folder_is_refused_and_kept(separate, mix, out, capsys, option):
+    assert separate() == 0
+    capsys.readouterr()
+    inside = out / "mixture.wav"
+    inside.write_bytes(mix.read_bytes())
+    before = files(out)
+    assert separate(**{option: inside}) == 2
+    assert "lies inside the output folder" in the_one_line(capsys)
+    assert files(out) == before
+
+
+@pytest.mark.parametrize(("error", "code"), [(ValueError("bad\nshape"), 2), (MemoryError("116 TiB"), 1)])
+def test_errors_from_below_are_one_line(separate, stand_in, out, capsys, error, code):
+    stand_in.error = error
+    assert separate() == code
+    assert str(error).split()[-1] in the_one_line(capsys)
+    assert not out.exists()
+
+
+def test_errors_name_the_options(separate, stand_in, capsys):
+    from vbss.errors import InputError
+
+    stand_in.error = InputError("num_sources must be a whole number")
+    assert separate() == 2
+    assert the_one_line(capsys) == "vbss: error: --sources must be a whole number\n"
+
+
+def test_doubtful_results_are_warned_of(separate, stand_in, mix, out, capsys):
+    samples = soundfile.read(mix)[0] * [1, 1e-4, 1, 1]
+    soundfile.write(mix, samples, SAMPLE_RATE, subtype="FLOAT")
+    stand_in.directions = np.array([np.pi, 0.0, np.pi])
+    stand_in.direction_posterior = np.array([[0, 0, 1.0, 0], [0.4, 0.3, 0.2, 0.1], [0.1, 0.1, 0.7, 0.1]])
+    assert separate(sources=3) == 0
+    warnings = json.loads((out / "report.json").read_text())["warnings"]
+    assert capsys.readouterr().err.splitlines() == [f"vbss: warning: {warning}" for warning in warnings]
+    channel, posterior, shared = warnings
+    assert "channel 1 " in channel and "60 dB" in channel
+    assert "direction of source 2 is uncertain" in posterior and "0.40" in posterior
+    assert "sources 1 and 3 share one direction" in shared
 
 
 @pytest.mark.parametrize("arguments", [[], ["separate"], ["rhubarb"]])

@@ -102,7 +102,8 @@ def make(case):
         scale = (third, scalars(draws, third))
         loading = None if fourth is None else (fourth, scalars(draws, fourth))
         arrays = {"precision": (first, matrix), "scale": scale} | ({} if loading is None else {"loading": loading})
-        density = vbss.ComplexNormal((first + "p", pack(matrix)), (second, log_determinant), scale, loading=loading)
+        power = (third, 1 / scale[1])
+        density = vbss.ComplexNormal((first + "p", pack(matrix)), (second, log_determinant), power, loading=loading)
         value = complex_normal(draws, *shape_of(case.plates), 2)
     gates = {axes: one_hot(draws, axes) for axes in case.gates}
     return vbss.Gated(case.plates, gates, density), arrays, value

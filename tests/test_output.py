@@ -50,6 +50,31 @@ def test_a_folder_with_anything_else_is_refused_and_kept(tmp_path, names):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
+@pytest.mark.parametrize("make", ["mkdir", "symlink"])
+def test_folders_and_links_are_no_earlier_result(tmp_path, make):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text("{}")
+    if make == "mkdir":
+        (out / "source_1.wav").mkdir()
+    else:
+        (tmp_path / "precious.wav").write_text("")
+        (out / "source_1.wav").symlink_to(tmp_path / "precious.wav")
+    with pytest.raises(InputError, match="holds 'source_1.wav'"):
+        check_output_folder(out)
+
+
+def test_inputs_inside_the_folder_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "out" / "deep").mkdir(parents=True)
+    (tmp_path / "out" / "deep" / "mix.wav").write_text("")
+    (tmp_path / "link").symlink_to("out")
+    monkeypatch.chdir(tmp_path / "out")
+    for file in ("deep/mix.wav", tmp_path / "link" / "deep" / "mix.wav"):
+        with pytest.raises(InputError, match="MIX .*mix.wav' lies inside the output folder"):
+            check_output_folder(tmp_path / "out", MIX=file)
+    check_output_folder(tmp_path / "result", MIX="deep/mix.wav")
+
+
 def test_files_that_came_meanwhile_are_kept(tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="thesis.tex"), new_output_folder(out) as folder:

@@ -1,3 +1,4 @@
+import inspect
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -157,6 +158,10 @@ def test_two_plane_waves_are_separated_and_located():
         ({"num_directions": 0}, "num_directions"),
         ({"max_steps": 0}, "max_steps"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed must be a whole number, from 0 to 4294967295"),
+        ({"window": 1e9}, "at least one window"),
+        ({"window": float("inf")}, "at least one window"),
+        ({"microphone_positions": np.zeros((40000, 3))}, "40000 microphones, but recording has 4 channels"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused_before_any_computation(monkeypatch, change, message):
@@ -165,6 +170,43 @@ def test_arguments_that_cannot_be_are_refused_before_any_computation(monkeypatch
     arguments = {"microphone_positions": POSITIONS, "num_sources": 2} | change
     with pytest.raises(InputError, match=message):
         separate(recording()[1], **arguments)
+
+
+def test_equal_channels_are_refused(monkeypatch):
+    monkeypatch.setattr(vbss.separation, "_transform", None)
+    samples = recording()[1].samples.copy()
+    samples[3] = samples[1]
+    with pytest.raises(InputError, match="same sound in channels 1 and 3 "):
+        separate(Recording(samples, SAMPLE_RATE), POSITIONS, 2)
+
+
+def test_wrong_types_are_refused():
+    unchecked = inspect.unwrap(separate)  # without the annotations, which are checked in tests only
+    with pytest.raises(InputError, match="recording must be a vbss.audio.Recording, got ndarray"):
+        unchecked(np.ones((4, 9)), POSITIONS, 2)
+    with pytest.raises(InputError, match="microphone_positions must be an array of real numbers"):
+        unchecked(recording()[1], "circular:4:0.08", 2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "level"), [("float32", 1e-30), ("float32", 1e30), ("float32", 1e-36), ("float64", 1e200)]
+)
+def test_the_level_does_not_matter(known_masks, dtype, level):
+    images, mixture = recording(dtype)
+    known_masks["images"] = images
+    expected = separate(mixture, POSITIONS, np.int64(2), reference_microphone=np.int32(0))
+    scaled = separate(Recording(mixture.samples * np.asarray(level, dtype), SAMPLE_RATE), POSITIONS, 2)
+    assert scaled.sources.dtype == dtype
+    error = np.abs(scaled.sources / np.asarray(level, dtype) - expected.sources).max()
+    assert error < 1e-4 * np.abs(expected.sources).max()
+    np.testing.assert_allclose(scaled.energy_shares, expected.energy_shares, atol=1e-4)
+
+
+def test_silent_sources_share_alike(known_masks, monkeypatch):
+    images, mixture = recording()
+    known_masks["images"] = images
+    monkeypatch.setattr(vbss.separation, "_filter", lambda *_: jnp.zeros((2, 16000)))
+    np.testing.assert_array_equal(separate(mixture, POSITIONS, 2).energy_shares, [0.5, 0.5])
 
 
 def test_a_dead_channel_is_refused(monkeypatch):

@@ -160,5 +160,5 @@ def _distance(a: Any, b: Any) -> Array:
 @eqx.filter_jit
 def _elbo_difference(model: Model, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     exact = expectation.elbo(model, posterior, data, observations)
-    closed = model.closed_forms()["elbo"](model, posterior, observations)
+    closed = model.closed_forms()["elbo"](model, posterior, data, observations)
     return jnp.abs(closed - exact) / (1 + jnp.abs(exact))

@@ -4,15 +4,15 @@ Heavy imports stand inside the functions, so that `vbss --help` answers at once.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vbss.errors import InputError
-from vbss.output import REPORT, check_output_folder, new_output_folder
+from vbss.output import check_output_folder, new_output_folder, write_results
 
 if TYPE_CHECKING:
     from vbss.audio import Recording
@@ -22,6 +22,15 @@ EXIT_INFERENCE_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
+_OPTIONS = {  # what the arguments of `separate` are called here
+    "recording": "MIX",
+    "microphone_positions": "--array",
+    "num_sources": "--sources",
+    "reference_microphone": "--reference",
+    "window": "--window",
+    "hop": "--hop",
+}
+
 
 class InferenceFailed(Exception):
     """Inference ended without a usable posterior."""
@@ -30,8 +39,8 @@ class InferenceFailed(Exception):
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own arguments) and return the exit code.
 
-    0: done. 1: inference failed. 2: the input is wrong, which one line on stderr explains. 130: interrupted.
-    Unless it is 0, nothing was written.
+    0: done. 1: inference failed or memory ran out. 2: the input is wrong. 130: interrupted. Unless it is 0, one line
+    on stderr says why, and nothing was written.
     """
     try:
         arguments = _parser().parse_args(argv)
@@ -42,7 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except InferenceFailed as error:
         return _fail(f"error: {error}", EXIT_INFERENCE_FAILED)
-    except (InputError, OSError) as error:
+    except MemoryError as error:
+        return _fail(f"error: out of memory. {error}", EXIT_INFERENCE_FAILED)
+    except (ValueError, OSError) as error:
         return _fail(f"error: {error}", EXIT_BAD_INPUT)
     return 0
 
@@ -57,14 +68,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(_fail(f"error: {message} (see {self.prog} --help)", EXIT_BAD_INPUT))
 
 
-def _at_least(minimum: int) -> Callable[[str], int]:
+def _at_least(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = minimum - 1
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {minimum} up, got {text!r}")
+        if value < minimum or (maximum is not None and value > maximum):
+            limits = f"from {minimum} " + ("up" if maximum is None else f"to {maximum}")
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text!r}")
         return value
 
     return parse
@@ -83,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for the results; it is made, or replaced if it holds nothing but earlier results",
     )
-    output.add_argument("--seed", type=_at_least(0), default=0, metavar="S", help="of the random start (%(default)s)")
+    output.add_argument(
+        "--seed", type=_at_least(0, 2**32 - 1), default=0, metavar="S", help="of the random start (%(default)s)"
+    )
 
     separate = commands.add_parser(
         "separate",
@@ -141,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
 def _separate(arguments: argparse.Namespace) -> None:
     from vbss.audio import read_microphone_positions, read_recording
 
-    check_output_folder(arguments.out)
+    check_output_folder(arguments.out, **{"MIX": arguments.mix, "--array": arguments.array})
     positions = read_microphone_positions(arguments.array)
     recording = read_recording(arguments.mix)
     separation = _infer(
@@ -156,7 +170,7 @@ def _separate(arguments: argparse.Namespace) -> None:
     )
     report = _report(arguments.mix, recording, separation)
     with new_output_folder(arguments.out) as folder:
-        _write(folder, separation, report)
+        write_results(folder, separation, report)
     for source in report["sources"]:
         print(f"{arguments.out / source['file']}: direction {source['direction_degrees']:.0f} degrees")
 
@@ -180,7 +194,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 
     with new_output_folder(arguments.out) as folder:
         write_recording(folder / "mixture.wav", recording.samples, recording.sample_rate)
-        _write(folder, separation, report)
+        write_results(folder, separation, report)
     for voice, estimate in enumerate(order):
         source = report["sources"][estimate]
         true_direction = np.degrees(scene.azimuths[voice]) % 360
@@ -204,7 +218,11 @@ def _infer(recording: "Recording", microphone_positions: Any, num_sources: int, 
             bar.set_postfix(elbo=f"{elbo:.6g}", refresh=False)
             bar.update(step - bar.n)
 
-        separation = separate(recording, microphone_positions, num_sources, progress=progress, **options)
+        try:
+            separation = separate(recording, microphone_positions, num_sources, progress=progress, **options)
+        except InputError as error:
+            subject, space, rest = str(error).partition(" ")
+            raise InputError(_OPTIONS.get(subject, subject) + space + rest) from error
 
     solution = separation.solution
     if solution.status.name == "interrupted":
@@ -214,14 +232,31 @@ def _infer(recording: "Recording", microphone_positions: Any, num_sources: int, 
     return separation
 
 
+def _warnings(recording: "Recording", separation: "Separation") -> Iterator[str]:
+    """Reasons to doubt a separation."""
+    import numpy as np
+
+    if separation.solution.status.name == "bound_decreased":
+        yield separation.solution.status.explanation
+    scaled = recording.samples / np.abs(recording.samples).max()
+    power = np.mean(np.square(scaled, dtype=np.float64), axis=1)
+    for channel in np.flatnonzero(power < 1e-6 * power.max()):
+        yield f"channel {channel} (counted from 0) is more than 60 dB below the loudest: is the microphone connected?"
+    probabilities = np.max(separation.direction_posterior, axis=1)
+    for source, probability in enumerate(probabilities, 1):
+        if probability < 0.5:
+            yield f"the direction of source {source} is uncertain: the most probable one has {probability:.2f}."
+    for first, second in combinations(range(len(probabilities)), 2):
+        if separation.directions[first] == separation.directions[second]:
+            yield f"sources {first + 1} and {second + 1} share one direction: they may be one source."
+
+
 def _report(file: str, recording: "Recording", separation: "Separation") -> dict[str, Any]:
     """What the report says of a separation; a doubtful one is said on stderr as well."""
     import numpy as np
 
     solution = separation.solution
-    warnings = []
-    if solution.status.name == "bound_decreased":
-        warnings.append(solution.status.explanation)
+    warnings = list(_warnings(recording, separation))
     for warning in warnings:
         print(f"vbss: warning: {warning}", file=sys.stderr)
 
@@ -257,13 +292,3 @@ def _report(file: str, recording: "Recording", separation: "Separation") -> dict
         "sources": sources,
         "seconds": {stage: float(seconds) for stage, seconds in separation.seconds.items()},
     }
-
-
-def _write(folder: Path, separation: "Separation", report: dict[str, Any]) -> None:
-    import numpy as np
-
-    from vbss.audio import write_recording
-
-    for source, samples in zip(report["sources"], np.asarray(separation.sources), strict=True):
-        write_recording(folder / source["file"], samples, separation.sample_rate)
-    (folder / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from numpyro.distributions import constraints
 from vbss.distributions.constraints import complex_vector
 from vbss.hermitian import inverse_and_log_determinant, pack_outer, packed_identity, unpack
 
-_SILENCE = 1e-20  # the power below which the loading of a bin sinks no further: digital silence is read as faint noise
+_SILENCE = 1e-14  # the power below which the loading of a bin sinks no further: digital silence is read as faint noise
 _FEATURE = "P"  # the axis of packed statistics; users' axes are lower case
 
 
@@ -211,12 +211,12 @@ class MultivariateNormal(Density):
 
 
 class ComplexNormal(Density):
-    """x ~ N_C(0, (scale * P)^-1) in C^M: circular, with precision P and a scalar factor.
+    """x ~ N_C(0, power * P^-1) in C^M: circular, with the shape of a precision P and a scalar power.
 
     Args:
         precision: (axes, array), one event axis: P as M^2 packed real coordinates (`vbss.hermitian.pack`).
         log_determinant: (axes, array): log|P^-1|, beside P so that no derivative passes through a factorisation.
-        scale: (axes, array) > 0: the inverse power of the source.
+        power: (axes, array) > 0.
         loading: (axes, array) >= 0, axes among the plates: every scatter x x^H is read as (x x^H + loading |x|^2/M I) /
             (1 + loading), the expected log density when white noise that far below x is present in each bin. It bounds
             the density on noise-free recordings and what float32 must resolve (cond <= M / loading). A constant.
@@ -224,7 +224,7 @@ class ComplexNormal(Density):
 
     precision: Labelled
     log_determinant: Labelled
-    scale: Labelled
+    power: Labelled
     loading: Labelled | None
     event_rank: ClassVar[int] = 1
     support: ClassVar[constraints.Constraint] = complex_vector
@@ -233,11 +233,11 @@ class ComplexNormal(Density):
         self,
         precision: tuple[str, Array],
         log_determinant: tuple[str, Array],
-        scale: tuple[str, Array],
+        power: tuple[str, Array],
         loading: tuple[str, Array] | None = None,
     ):
         self.precision, self.log_determinant = Labelled(*precision), Labelled(*log_determinant)
-        self.scale = Labelled(*scale)
+        self.power = Labelled(*power)
         self.loading = None if loading is None else Labelled(*loading)
 
     @property
@@ -245,7 +245,7 @@ class ComplexNormal(Density):
         return (isqrt(self.precision.array.shape[-1]),)
 
     def parameters(self):
-        return [(self.precision, 1), (self.log_determinant, 0), (self.scale, 0)]
+        return [(self.precision, 1), (self.log_determinant, 0), (self.power, 0)]
 
     def statistics(self, plates, value):
         if self.loading is None:
@@ -258,20 +258,35 @@ class ComplexNormal(Density):
 
     def terms(self, plates, statistics):
         size = isqrt(statistics["scatter"].shape[-2])
-        log_scale = Labelled(self.scale.axes, size * (jnp.log(self.scale.array) - log(pi)))
+        inverse_power = Labelled(self.power.axes, _reciprocal(self.power.array))
+        log_power = Labelled(self.power.axes, size * (jnp.log(self.power.array) + log(pi)))
         precision = Labelled(self.precision.axes[:-1] + _FEATURE, self.precision.array)
         return [
-            Term(-1.0, [Labelled(plates[:-1] + _FEATURE + plates[-1], statistics["scatter"]), precision, self.scale]),
+            Term(
+                -1.0, [Labelled(plates[:-1] + _FEATURE + plates[-1], statistics["scatter"]), precision, inverse_power]
+            ),
             Term(-1.0, [self.log_determinant]),
-            Term(1.0, [log_scale]),
+            Term(-1.0, [log_power]),
         ]
 
     def sample(self, key, pick, shape):
-        precision, scale = pick(self.precision, 1), pick(self.scale, 0)
-        covariance = unpack(inverse_and_log_determinant(precision * scale[..., None])[0])
+        precision, power = pick(self.precision, 1), pick(self.power, 0)
+        covariance = unpack(inverse_and_log_determinant(precision / power[..., None])[0])
         factor = jnp.linalg.cholesky(covariance)
         noise = jax.random.normal(key, (*shape, *self.event_shape), factor.dtype)
         return jnp.einsum("...ij,...j->...i", factor, noise)
+
+
+@jax.custom_jvp
+def _reciprocal(x: Array) -> Array:
+    """1 / x with the derivative -(y dx) y, which does not overflow where x is tiny: 1 / x^2 would, in float32."""
+    return 1 / x
+
+
+@_reciprocal.defjvp
+def _(primals, tangents):
+    inverse = _reciprocal(primals[0])
+    return inverse, -(inverse * tangents[0]) * inverse
 
 
 def loaded_scatter(value: Complex[Array, "*plates m"], loading: Float[Array, "..."]) -> Float[Array, "*plates p"]:

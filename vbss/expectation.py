@@ -30,6 +30,8 @@ def observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
     for factor in posterior.factors.values():
         values |= factor.representative()
     trace = _trace(model, data, values)
+    if not any(site["type"] == "sample" and site["is_observed"] for site in trace.values()):
+        raise ValueError("the program observes nothing: give obs= to the site of the data")
     return {
         name: fn.statistics(site["value"])
         for name, site in trace.items()
@@ -40,12 +42,11 @@ def observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
 def log_joint(model: Model, data: tuple, values: Values, observations: Observations) -> Float[Array, ""]:
     """The program's log density at given values of its sites, in the form that is linear in every statistic."""
     trace = _trace(model, data, values)
-    with relaxed_promotion():
-        total: Any = 0.0
-        for name, site in trace.items():
-            if site["type"] == "sample":
-                scale = 1.0 if site["scale"] is None else site["scale"]
-                total = total + scale * _site_log_prob(name, site, trace, observations)
+    total: Any = 0.0
+    for name, site in trace.items():
+        if site["type"] == "sample":
+            log_prob = _site_log_prob(name, site, trace, observations)
+            total = total + (log_prob if site["scale"] is None else site["scale"] * log_prob)
     return total
 
 
@@ -59,17 +60,21 @@ def _site_log_prob(name: str, site: dict, trace: dict, observations: Observation
     if isinstance(fn, Gated):
         return fn.total(observations[name], mask)
     base = unexpanded(fn)
-    if hasattr(base, "expected_log_prob") and not site["is_observed"]:
-        prefix = f"{name}/"
-        statistics = {
-            key.removeprefix(prefix): other["value"]
-            for key, other in trace.items()
-            if other["type"] == "deterministic" and key.startswith(prefix)
-        }
-        log_prob = jnp.broadcast_to(base.expected_log_prob(statistics), fn.batch_shape)
+    if hasattr(base, "expected_log_prob"):
+        # The linear form, for observed sites too: its gradient in log-probabilities is the counts.
+        statistics = base.sufficient_statistics(site["value"]) if site["is_observed"] else _statistics(name, trace)
+        with relaxed_promotion():
+            log_prob = jnp.broadcast_to(base.expected_log_prob(statistics), fn.batch_shape)
     else:
-        log_prob = jnp.asarray(fn.log_prob(site["value"]))
+        with relaxed_promotion():
+            log_prob = jnp.asarray(fn.log_prob(site["value"]))
     return (log_prob if mask is None else jnp.where(mask, log_prob, 0)).sum()
+
+
+def _statistics(name: str, trace: dict) -> dict[str, Array]:
+    """The statistics that the program handed on for a latent site."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): site["value"] for key, site in trace.items() if key.startswith(prefix)}
 
 
 def _integrated(model: Model, factors: list[Factor], data: tuple, values: Values, observations: Observations) -> Array:

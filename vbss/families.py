@@ -104,8 +104,9 @@ class Gaussian(ValueFamily):
         return mean.shape[-1] / 2 * (1 + jnp.log(2 * jnp.pi)) - half_log_determinant
 
     def reference(self, natural):
-        value = jnp.zeros_like(natural["linear"])
-        return (value if self.event_rank else value[..., 0]), jnp.zeros_like(value[..., 0])
+        # The mean: the terms of the log-weights stay small wherever the origin is.
+        mean = self._moments(natural)[0]
+        return (mean if self.event_rank else mean[..., 0]), (natural["linear"] * mean).sum(-1) / 2
 
     def distribution(self, natural):
         mean = self._moments(natural)[0]
@@ -126,7 +127,7 @@ class Gamma(ValueFamily):
         # E[u](1 +- s) has the mean of u, and of log u when log(1 - s^2) = 2 (E[log u] - log E[u]).
         concentration = natural["log"] + 1
         mean = concentration / -natural["linear"]
-        log_product = 2 * (digamma(concentration) - jnp.log(concentration))
+        log_product = 2 * _log_gap(concentration)
         above = 1 + jnp.sqrt(-jnp.expm1(log_product))
         below = jnp.exp(log_product) / above  # 1 - s, which cancels at small concentrations
         return jnp.stack([mean * above, mean * below])
@@ -142,13 +143,23 @@ class Gamma(ValueFamily):
 
     def entropy(self, natural):
         a, b = natural["log"] + 1, -natural["linear"]
-        return a - jnp.log(b) + gammaln(a) + (1 - a) * digamma(a)
+        # gammaln(a) - (a - 1) digamma(a) + a, whose large parts cancel: by Stirling's series beyond 30.
+        large = jnp.maximum(a, 30.0)
+        series = (1 + jnp.log(2 * jnp.pi * large)) / 2 - 1 / (3 * large) - 1 / (12 * large**2)
+        return jnp.where(a > 30, series, a + gammaln(a) + (1 - a) * digamma(a)) - jnp.log(b)
 
     def reference(self, natural):
         return jnp.ones_like(natural["linear"]), natural["linear"]
 
     def distribution(self, natural):
         return dist.Gamma(natural["log"] + 1, -natural["linear"])
+
+
+def _log_gap(concentration: Array) -> Array:
+    """digamma(a) - log(a), by its asymptotic series beyond 30, where the difference is lost to rounding."""
+    large = jnp.maximum(concentration, 30.0)
+    series = -1 / (2 * large) - 1 / (12 * large**2) + 1 / (120 * large**4) - 1 / (252 * large**6)
+    return jnp.where(concentration > 30, series, digamma(concentration) - jnp.log(concentration))
 
 
 class StatisticsFamily(eqx.Module):
@@ -205,19 +216,15 @@ class Chain(StatisticsFamily):
     axis: ClassVar[int] = -1
 
     def log_partition(self, natural):
-        return jax.nn.logsumexp(self._messages(natural)[..., -1, :], -1)
-
-    def _messages(self, natural: Natural) -> Array:
         unary, pair = natural["onehot"], natural["pair"]
 
         def step(message, potentials):
             here, between = potentials
-            message = jax.nn.logsumexp(message[..., :, None] + between, -2) + here
-            return message, message
+            return jax.nn.logsumexp(message[..., :, None] + between, -2) + here, None
 
         potentials = jnp.moveaxis(unary[..., 1:, :], -2, 0), jnp.moveaxis(pair, -3, 0)
-        _, rest = jax.lax.scan(step, unary[..., 0, :], potentials)
-        return jnp.moveaxis(jnp.concatenate([unary[None, ..., 0, :], rest]), 0, -2)
+        last, _ = jax.lax.scan(step, unary[..., 0, :], potentials)
+        return jax.nn.logsumexp(last, -1)
 
     def distribution(self, natural):
         """The posterior chain's marginals over states, one categorical for each time."""

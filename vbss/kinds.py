@@ -64,6 +64,9 @@ class Linear(Kind):
     def maximize(self, objective, value):
         gradient, hessian = quadratic_coefficients(objective, value, self.event_rank)
         size = gradient.shape[-1]
+        # A vector that nothing depends on (a component without mass) stays where it is.
+        dead = jnp.diagonal(hessian, axis1=-2, axis2=-1).sum(-1, keepdims=True) == 0
+        hessian = jnp.where(dead[..., None], jnp.broadcast_to(jnp.eye(size, dtype=value.dtype), hessian.shape), hessian)
         if size == 1:
             step = gradient / hessian[..., 0]
         else:
@@ -95,13 +98,17 @@ class Precision(Kind):
         gradient, curvature = jax.jvp(jax.grad(objective), (value,), (value,))
         if self.event_rank == 0:
             # f = c2 log u + c1 u: f' + u f'' = c1 and -u^2 f'' = c2.
-            return value * curvature / (gradient + curvature)
+            reach = jnp.finfo(value.dtype).eps ** 0.5
+            ratio = jnp.clip(curvature / (gradient + curvature), reach, 1 / reach)
+            return jnp.where(curvature == 0, value, value * ratio)
         # f = n/2 log|P| - tr(P S)/2: the Hessian along P is -n/2 P^-1, and P <- n S^-1.
         half_scatter = -_symmetric(gradient + curvature)
         half_counts = -(_symmetric(curvature) * value).sum((-2, -1), keepdims=True) / value.shape[-1]
-        factor = jnp.linalg.cholesky(half_scatter)
         identity = jnp.broadcast_to(jnp.eye(value.shape[-1], dtype=value.dtype), value.shape)
-        return half_counts * _symmetric(jax.scipy.linalg.cho_solve((factor, True), identity))
+        dead = half_counts == 0  # a component without mass keeps its precision
+        factor = jnp.linalg.cholesky(jnp.where(dead, identity, half_scatter))
+        maximum = half_counts * _symmetric(jax.scipy.linalg.cho_solve((factor, True), identity))
+        return jnp.where(dead, value, maximum)
 
     def unconstrain(self, value):
         if self.event_rank == 0:
@@ -123,7 +130,9 @@ class Variance(Kind):
     def maximize(self, objective, value):
         gradient, curvature = jax.jvp(jax.grad(objective), (value,), (value,))
         # f' = -c2/v + c1/v^2 and v f'' = c2/v - 2 c1/v^2, so c1/v^2 = -(f' + v f'') and c2/v = -(2 f' + v f'').
-        return value * (gradient + curvature) / (2 * gradient + curvature)
+        # A far step is taken in several: beyond 1/sqrt(eps) the smaller of the two coefficients is lost to rounding.
+        reach = jnp.finfo(value.dtype).eps ** 0.5
+        return value * jnp.clip((gradient + curvature) / (2 * gradient + curvature), reach, 1 / reach)
 
     def unconstrain(self, value):
         return jnp.log(value)

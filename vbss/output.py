@@ -1,5 +1,6 @@
 """The folder of results: it appears complete or not at all."""
 
+import json
 import os
 import re
 import secrets
@@ -7,28 +8,40 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vbss.errors import InputError
+
+if TYPE_CHECKING:
+    from vbss.separation import Separation
 
 REPORT = "report.json"
 _RESULT_NAMES = re.compile(r"report\.json|mixture\.wav|source_[0-9]+\.wav")
 
 
-def check_output_folder(out: Path) -> None:
+def check_output_folder(out: Path, **inputs: str | Path) -> None:
     """Refuse a folder that cannot be made or replaced; call it before any work is done.
 
-    A folder may be replaced if it is empty or holds an earlier result and nothing else.
+    A folder may be replaced if it is empty or holds an earlier result (regular files) and nothing else. `inputs` are
+    files that are still to be read, under the names that the message gives them; those that do not exist are ignored.
 
-    **Raises:** `InputError` if `out` is a file, holds anything else, is a mount point, or cannot be written.
+    **Raises:** `InputError` if `out` is a file, holds anything else or one of `inputs`, is a mount point, or cannot be
+    written.
     """
     out = out.resolve()
+    for name, file in inputs.items():
+        if Path(file).exists() and Path(file).resolve().is_relative_to(out):
+            raise InputError(
+                f"{name} {str(file)!r} lies inside the output folder {str(out)!r}, which would be replaced: "
+                "name another folder."
+            )
     if out.exists() and not out.is_dir():
         raise InputError(f"output folder {str(out)!r} is a file.")
     if os.path.ismount(out):
         raise InputError(f"output folder {str(out)!r} is where a file system is mounted: name a folder inside it.")
     if out.is_dir():
         names = sorted(path.name for path in out.iterdir())
-        others = [name for name in names if not _RESULT_NAMES.fullmatch(name)]
+        others = [name for name in names if not _is_result(out / name)]
         if names and (others or REPORT not in names):
             raise InputError(
                 f"output folder {str(out)!r} holds {(others or names)[0]!r}, which is not an earlier result: "
@@ -39,6 +52,10 @@ def check_output_folder(out: Path) -> None:
         raise InputError(
             f"output folder {str(out)!r} cannot be made: {str(parent)!r} is not a folder you may write to."
         )
+
+
+def _is_result(path: Path) -> bool:
+    return _RESULT_NAMES.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
 
 
 @contextmanager
@@ -64,3 +81,14 @@ def new_output_folder(out: Path) -> Iterator[Path]:
             old.rename(out)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def write_results(folder: Path, separation: "Separation", report: dict[str, Any]) -> None:
+    """Write the sources under the names in the report, and then the report."""
+    import numpy as np
+
+    from vbss.audio import write_recording
+
+    for source, samples in zip(report["sources"], np.asarray(separation.sources), strict=True):
+        write_recording(folder / source["file"], samples, separation.sample_rate)
+    (folder / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

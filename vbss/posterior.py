@@ -11,7 +11,7 @@ from jaxtyping import Array
 from numpyro import handlers
 
 from vbss.context import relaxed_promotion
-from vbss.distributions import ComplexInverseWishart, MarkovChain
+from vbss.distributions import ComplexInverseWishart, Indicator, MarkovChain
 from vbss.factors import CovariancePoint, Factor, GivenFactor, StatisticsFactor, ValueFactor, started
 from vbss.families import statistics_family, value_family
 from vbss.hermitian import pack
@@ -74,7 +74,7 @@ def initial_posterior(model: Model, data: tuple, key: Array, start: Mapping[str,
         ValueError: for a latent whose distribution has no factor here, or a start that names no site or has another
             shape.
     """
-    posterior = _default_posterior(model, data, key)
+    posterior = default_posterior(model, data, key)
     for name, value in (start or {}).items():
         posterior = _start(posterior, name, value)
     return posterior
@@ -82,7 +82,8 @@ def initial_posterior(model: Model, data: tuple, key: Array, start: Mapping[str,
 
 # Compiled, so that what the trace draws only to show its shape is never drawn.
 @eqx.filter_jit
-def _default_posterior(model: Model, data: tuple, key: Array) -> Posterior:
+def default_posterior(model: Model, data: tuple, key: Array) -> Posterior:
+    """The posterior of `initial_posterior` without a start."""
     key_trace, key_start = jax.random.split(key)
     with relaxed_promotion():
         trace = handlers.trace(handlers.seed(model, key_trace)).get_trace(*data)
@@ -96,7 +97,15 @@ def _default_posterior(model: Model, data: tuple, key: Array) -> Posterior:
         for name, site in latents.items()
         if isinstance(unmasked(site["fn"])[0], Given)
     }
+    for name, site in latents.items():
+        if site["scale"] is not None:
+            raise ValueError(
+                f"latent site {name!r} is scaled, by handlers.scale or a subsampled plate: only observed sites may be"
+            )
     for name, gate in gates.items():
+        base = unexpanded(unmasked(trace[gate]["fn"])[0])
+        if not isinstance(base, Indicator) or base.axis != -1:
+            raise ValueError(f"site {name!r} is given {gate!r}, which must be a vbss.indicator with its states last")
         first = next(other for other in gates if gates[other] == gate)
         if first != name:
             raise ValueError(
@@ -114,7 +123,7 @@ def _default_posterior(model: Model, data: tuple, key: Array) -> Posterior:
     if undeclared:
         raise ValueError(f"param site {undeclared[0]!r} has no kind: declare it with vbss.point(name, initial, kind)")
     points = {name: site["value"] for name, site in params.items()}
-    kinds = tuple((name, site["kwargs"]["kind"], site["kwargs"]["given"]) for name, site in params.items())
+    kinds = tuple((name, site["kwargs"]["kind"], site["kwargs"].get("given")) for name, site in params.items())
     for name, _, given in kinds:
         if given is not None and f"{given}/onehot" not in trace:
             raise ValueError(f"point {name!r} is given {given!r}, which is no indicator of the program")
@@ -144,6 +153,8 @@ def _factor(name: str, site: dict, gate: str | None, trace: dict, key: Array) ->
             logits = _random_logits(onehot, key)
             return GivenFactor(logits, family.initial(states), family, gate, name)
     base = unexpanded(fn)
+    if hasattr(base, "sufficient_statistics") and not any(key.startswith(f"{name}/") for key in trace):
+        raise ValueError(f"latent site {name!r} is {type(base).__name__}: draw it with vbss.statistics(name, ...)")
     if isinstance(base, ComplexInverseWishart):
         return CovariancePoint.at(jnp.broadcast_to(base.packed_mode, pack(site["value"]).shape), name)
     statistics = statistics_family(base)

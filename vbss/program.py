@@ -37,6 +37,9 @@ class Model(eqx.Module):
         """The parameters' names and kinds, in the order of their declaration."""
         hints = get_type_hints(type(self), include_extras=True)
         marks = {f.name: getattr(hints[f.name], "__metadata__", ()) for f in dataclasses.fields(self)}
+        for name, all_marks in marks.items():
+            if any(isinstance(mark, type) and issubclass(mark, Kind) for mark in all_marks):
+                raise ValueError(f"{type(self).__name__}.{name} is annotated with a kind's class: write it with ()")
         return {name: mark for name, all_marks in marks.items() for mark in all_marks if isinstance(mark, Kind)}
 
     def replace(self, **fields: Array) -> "Model":
@@ -48,10 +51,12 @@ class Model(eqx.Module):
         return {}
 
     def closed_forms(self) -> Mapping[str, Callable]:
-        """Hand-derived updates: {block: function(model, posterior, data) -> the block's new value}.
+        """Hand-derived updates: {block: function(model, posterior, data, observations) -> the block's new value}.
 
-        The value is an array for a point or parameter and the natural parameters for a factor. The key "elbo" may hold
-        a closed form of the bound. `vbss.check_derivation` proves each against the program.
+        `data` are the program's arguments and `observations` the statistics of its gated sites. The value is an array
+        for a point or parameter and the natural parameters for a factor; the blocks of a latent and its indicator are
+        named by the latent. The key "elbo" may hold a closed form of the bound. `vbss.check_derivation` proves each
+        against the program.
         """
         return {}
 
@@ -103,7 +108,7 @@ def point(name: str, initial: Array, kind: Kind, given: str | None = None) -> Ar
 
     Args:
         initial: its value before inference.
-        kind: how its maximiser is read (`vbss.Simplex()`, `vbss.Linear()`, `vbss.Precision()`).
+        kind: how its maximiser is read (`vbss.Simplex()`, `vbss.Linear()`, `vbss.Precision()`, `vbss.Variance()`).
         given: name of an indicator whose state the unknown belongs to: the value under each state is then fitted as if
             that state were certain, so that it stays defined where the state's probability vanishes.
     """

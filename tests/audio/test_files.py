@@ -33,6 +33,15 @@ def test_wav_keeps_levels_above_full_scale(tmp_path):
     np.testing.assert_array_equal(read_recording(tmp_path / "loud.wav").samples, 10 * noise(1, 50))
 
 
+def test_a_sample_rate_of_numpy_becomes_an_int(tmp_path):
+    recording = Recording(noise(1, 50), 8000)
+    object.__setattr__(recording, "sample_rate", np.int64(8000))  # past the annotations, which tests check
+    recording.__post_init__()
+    assert type(recording.sample_rate) is int
+    assert type(resample(recording, np.int32(4000)).sample_rate) is int
+    write_recording(tmp_path / "sound.wav", noise(1, 50), np.int64(8000))
+
+
 def test_one_channel_may_be_written_without_its_axis(tmp_path):
     write_recording(tmp_path / "mono.wav", noise(50), 8000)
     np.testing.assert_array_equal(read_recording(tmp_path / "mono.wav").samples, noise(1, 50))

@@ -78,7 +78,15 @@ def test_unreadable_array_files_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "spec",
-    ["circular:four:0.08", "circular:4:", "linear:1:0.1", "linear:4:-0.1", "linear:4:inf", "circular:4:800"],
+    [
+        "circular:four:0.08",
+        "circular:4:",
+        "linear:1:0.1",
+        "linear:4:-0.1",
+        "linear:4:inf",
+        "circular:4:800",
+        "circular:40000:0.1",
+    ],
 )
 def test_broken_shorthand_is_refused(spec):
     with pytest.raises(InputError, match=spec):
@@ -88,6 +96,19 @@ def test_broken_shorthand_is_refused(spec):
 def test_positions_of_wrong_shape_are_refused():
     with pytest.raises(InputError, match=r"array must have shape \(microphones, 3\), got \(4, 2\)"):
         check_microphone_positions(np.zeros((4, 2)), "array")
+
+
+@pytest.mark.parametrize(
+    "positions", [[[0, 0, 0], [1, 0, 0]], np.zeros((4, 3), complex), np.array([["a"] * 3] * 2), None]
+)
+def test_positions_that_are_no_real_numbers_are_refused(positions):
+    with pytest.raises(InputError, match="array must be an array of real numbers"):
+        check_microphone_positions(positions, "array")
+
+
+def test_too_many_microphones_are_refused():
+    with pytest.raises(InputError, match="at most 1000 microphones, got 1001"):
+        check_microphone_positions(np.arange(3003.0).reshape(1001, 3))
 
 
 def test_azimuth_grid():

@@ -10,10 +10,12 @@ import jax.random as jr
 import numpy as np
 import numpyro
 import pytest
+from numpyro import handlers
 from programs import gaussian_mixture, lda_cgmm
 
 import vbss
 from vbss.context import relaxed_promotion
+from vbss.distributions import Indicator
 from vbss.expectation import elbo, observe
 from vbss.inference import fit as fit_function
 from vbss.models import GaussianMixture
@@ -153,8 +155,8 @@ def test_planted_mistake_is_caught_by_status_and_checker():
         def closed_forms(self):
             right = super().closed_forms()
 
-            def spatial_covariance(model, posterior, observations):
-                natural = right["spatial_covariance"](model, posterior, observations)
+            def spatial_covariance(model, posterior, data, observations):
+                natural = right["spatial_covariance"](model, posterior, data, observations)
                 nu, size = model.degrees_of_freedom, 2
                 return {**natural, "precision": natural["precision"] + (nu - size - 1) * model.templates}
 
@@ -184,21 +186,66 @@ def test_mistaken_closed_bound_is_caught():
 
 
 def test_nonfinite_bound_is_a_status():
-    class Collapsing(vbss.Model):
-        """All observations are the same: the precision grows without bound."""
+    model, data = gaussian_mixture(jr.key(0))
+    solution = vbss.fit(model, data[0].at[0].set(1e200), max_steps=20)  # its square is infinite
+    assert solution.status is vbss.Status.nonfinite
 
-        loc: jax.Array
-        precision: Annotated[jax.Array, vbss.Precision()]
 
+def test_program_without_an_observation_is_refused():
+    class Blind(vbss.Model):
         def __call__(self, y):
             with numpyro.plate("n", y.shape[0]):
-                z = vbss.indicator("z", jnp.zeros(1))
-                density = vbss.Normal(("k", self.loc), ("", self.precision))
-                numpyro.sample("y", vbss.Gated("n", {"nk": z}, density), obs=y)
+                vbss.indicator("z", jnp.log(jnp.array([0.5, 0.5])))
 
-    model = Collapsing(jnp.ones(1), jnp.asarray(1.0))
-    solution = vbss.fit(model, jnp.ones(5), max_steps=20)
-    assert solution.status is vbss.Status.nonfinite
+    with pytest.raises(ValueError, match="observes nothing"):
+        vbss.fit(Blind(), jnp.ones(3))
+
+
+def test_observed_indicators_are_counted_exactly():
+    class Labelled(vbss.Model):
+        log_weights: Annotated[jax.Array, vbss.Simplex()]
+
+        def __call__(self, labels):
+            with numpyro.plate("n", labels.shape[0]):
+                numpyro.sample("z", Indicator(self.log_weights), obs=labels)
+
+    labels = jnp.array([0, 0, 1, 0, 2, 0, 1, 0])
+    solution = vbss.fit(Labelled(jnp.log(jnp.full(3, 1 / 3))), labels, max_steps=1)
+    np.testing.assert_allclose(jnp.exp(solution.model.log_weights), [5 / 8, 2 / 8, 1 / 8], rtol=1e-12)
+
+
+def test_scaled_latents_and_misnamed_closed_forms_are_refused():
+    model, data = gaussian_mixture(jr.key(0))
+
+    class Scaled(GaussianMixture):
+        def __call__(self, observations):
+            with handlers.scale(scale=2.0):
+                super().__call__(observations)
+
+    with pytest.raises(ValueError, match="'component' is scaled"):
+        vbss.fit(Scaled(model.log_weights, model.loc, model.precision, model.anchor), data)
+
+    class Misnamed(GaussianMixture):
+        def closed_forms(self):
+            return {"componnt": lambda *arguments: None}
+
+    with pytest.raises(ValueError, match="'componnt'"):
+        vbss.fit(Misnamed(model.log_weights, model.loc, model.precision, model.anchor), data)
+
+
+def test_posterior_of_another_recording_length_is_refused(mixture):
+    model, y = mixture
+    solution = vbss.fit(model, y, max_steps=1)
+    with pytest.raises(ValueError, match="'component' has arrays of shapes"):
+        vbss.fit(model, y[:50], start=solution)
+
+
+def test_unusable_parameters_are_named(mixture):
+    model, y = mixture
+    with pytest.raises(ValueError, match="GaussianMixture.loc"):
+        vbss.fit(eqx.tree_at(lambda m: m.loc, model, model.loc.astype(int)), y)
+    with pytest.raises(ValueError, match="data: must hold arrays"):
+        vbss.fit(model, "recording.wav")
 
 
 def test_a_batch_of_recordings_is_the_loop_over_them():

@@ -3,7 +3,9 @@
 import os
 import secrets
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -35,7 +37,7 @@ class Recording:
     sample_rate: int
 
     def __post_init__(self):
-        check_sample_rate(self.sample_rate)
+        object.__setattr__(self, "sample_rate", check_sample_rate(self.sample_rate))
         _check_samples(self.samples, "samples")
         if not self.samples.any():
             raise InputError("samples is silent: every sample is zero.")
@@ -65,7 +67,7 @@ def read_recording(path: str | Path) -> Recording:
         raise InputError(f"{path}: {error}") from error
 
 
-def write_recording(path: str | Path, samples: Float[np.ndarray, "..."], sample_rate: int) -> None:
+def write_recording(path: str | Path, samples: Float[np.ndarray, "..."], sample_rate: int | np.integer) -> None:
     """Write samples of shape (channels, samples) or (samples,) as the kind of sound file the extension names.
 
     WAV is written as 32-bit float, FLAC with 24 bits. The file appears complete or not at all: it is written
@@ -82,7 +84,7 @@ def write_recording(path: str | Path, samples: Float[np.ndarray, "..."], sample_
         raise InputError(f"{str(path)!r}: the extension must name a sound format such as .wav or .flac.")
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{str(path)!r} must name a file in an existing folder.")
-    check_sample_rate(sample_rate)
+    sample_rate = check_sample_rate(sample_rate)
     samples = samples[None] if samples.ndim == 1 else samples
     _check_samples(samples, "samples")
     subtype = _SUBTYPES.get(file_format, soundfile.default_subtype(file_format))
@@ -102,23 +104,24 @@ def write_recording(path: str | Path, samples: Float[np.ndarray, "..."], sample_
         temporary.unlink(missing_ok=True)
 
 
-def resample(recording: Recording, sample_rate: int) -> Recording:
+def resample(recording: Recording, sample_rate: int | np.integer) -> Recording:
     """The recording at another sample rate in Hz, band-limited, of the same dtype.
 
     Raises:
         InputError: if `sample_rate` is not a positive integer, or nothing audible is left of the recording.
     """
-    check_sample_rate(sample_rate)
+    sample_rate = check_sample_rate(sample_rate)
     if sample_rate == recording.sample_rate:
         return recording
     samples = soxr.resample(recording.samples.T, recording.sample_rate, sample_rate)
     return Recording(np.ascontiguousarray(samples.T), sample_rate)
 
 
-def check_sample_rate(sample_rate: int) -> None:
-    """Refuse a `sample_rate` that is not a positive integer, with an `InputError`."""
-    if not isinstance(sample_rate, int) or isinstance(sample_rate, bool) or sample_rate < 1:
+def check_sample_rate(sample_rate: Any) -> int:
+    """`sample_rate` in Hz as an `int`; an `InputError` if it is not a positive integer, of Python or of numpy."""
+    if not isinstance(sample_rate, Integral) or isinstance(sample_rate, bool) or sample_rate < 1:
         raise InputError(f"sample_rate must be a positive integer in Hz, got {sample_rate!r}.")
+    return int(sample_rate)
 
 
 def _check_samples(samples: np.ndarray, name: str) -> None:

@@ -6,6 +6,7 @@ Positions are in metres in a right-handed frame with z up; azimuths are counter-
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from vbss.errors import InputError
 _SHORTHAND = re.compile(r"(circular|linear):([^:]*):([^:]*)")
 # No array is this large; coordinates in millimetres are.
 _MAX_EXTENT = 100.0
+_MAX_MICROPHONES = 1000
 
 
 def read_microphone_positions(spec: str | Path) -> Float[np.ndarray, "microphones 3"]:
@@ -42,20 +44,26 @@ def read_microphone_positions(spec: str | Path) -> Float[np.ndarray, "microphone
     return positions
 
 
-def check_microphone_positions(positions: np.ndarray, name: str = "microphone_positions") -> None:
+def check_microphone_positions(positions: Any, name: str = "microphone_positions") -> None:
     """Refuse what cannot be an array's positions in metres; `name` is what the message calls them.
 
     Raises:
-        InputError: unless there are at least two microphones, with three finite coordinates each, no two at
-            the same place and none more than 100 m apart.
+        InputError: unless it is an array of real numbers of 2 to 1000 microphones, with three finite coordinates each,
+            no two at the same place and none more than 100 m apart.
     """
+    if not isinstance(positions, np.ndarray | Array) or np.dtype(positions.dtype).kind not in "iuf":
+        kind = getattr(positions, "dtype", type(positions).__name__)
+        raise InputError(f"{name} must be an array of real numbers, in metres, got {kind}.")
     if positions.ndim != 2 or positions.shape[1] != 3:
         raise InputError(f"{name} must have shape (microphones, 3), got {positions.shape}.")
     if len(positions) < 2:
         raise InputError(f"{name} must hold at least 2 microphones, got {len(positions)}.")
+    if len(positions) > _MAX_MICROPHONES:
+        raise InputError(f"{name} must hold at most {_MAX_MICROPHONES} microphones, got {len(positions)}.")
     if not np.all(np.isfinite(positions)):
         first = np.argwhere(~np.isfinite(positions))[0, 0]
         raise InputError(f"{name} must be finite; microphone {first} (counted from 0) is not.")
+    positions = np.asarray(positions, np.float64)
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     if distances.max() > _MAX_EXTENT:
         raise InputError(
@@ -109,8 +117,10 @@ def _positions_of_shorthand(spec: str, shape: str, count: str, metres: str) -> n
         num_microphones, length = int(count), float(metres)
     except ValueError:
         raise InputError(f"{spec!r} must read {meaning}, with M a number of microphones and metres.") from None
-    if num_microphones < 2 or not (math.isfinite(length) and length > 0):
-        raise InputError(f"{spec!r} must read {meaning}, with M at least 2 and a positive length in metres.")
+    if not 2 <= num_microphones <= _MAX_MICROPHONES or not (math.isfinite(length) and length > 0):
+        raise InputError(
+            f"{spec!r} must read {meaning}, with M from 2 to {_MAX_MICROPHONES} and a positive length in metres."
+        )
     positions = np.zeros((num_microphones, 3))
     if shape == "circular":
         azimuths = azimuth_grid(num_microphones)

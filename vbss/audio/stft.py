@@ -59,14 +59,14 @@ class STFT(eqx.Module):
             )
 
     @classmethod
-    def init(cls, sample_rate: int, window: float = 0.064, hop: float = 0.016) -> "STFT":
+    def init(cls, sample_rate: int | np.integer, window: float = 0.064, hop: float = 0.016) -> "STFT":
         """An STFT with `window` and `hop` in seconds (rounded to samples) for a `sample_rate` in Hz.
 
         Raises:
             InputError: if a duration or the rate is not positive and finite, the hop is longer than the
                 window, or the two overlap too little for an inverse.
         """
-        check_sample_rate(sample_rate)
+        sample_rate = check_sample_rate(sample_rate)
         for name, seconds in (("window", window), ("hop", hop)):
             if not (math.isfinite(seconds) and seconds > 0):
                 raise InputError(f"{name} must be a positive duration in seconds, got {seconds!r}.")

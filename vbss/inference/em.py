@@ -43,6 +43,11 @@ class EM(eqx.Module):
             raise ValueError(
                 f"{type(model).__name__}.schedule must name each of {sorted(known)} once, got {list(schedule)}"
             )
+        unknown = set(model.closed_forms()) - {*known, "elbo"}
+        if unknown:
+            raise ValueError(
+                f"{type(model).__name__}.closed_forms names {sorted(unknown)[0]!r}, but the blocks are {sorted(known)}"
+            )
         return schedule
 
     def step(
@@ -64,13 +69,13 @@ class EM(eqx.Module):
             )
         if self.updates == "derived" or block not in closed:
             return expectation.derived_update(model, posterior, data, block, observations)
-        return closed_update(model, posterior, block, closed[block](model, posterior, observations))
+        return closed_update(model, posterior, block, closed[block](model, posterior, data, observations))
 
     def elbo(self, model: Model, posterior: Posterior, data: tuple, observations: Observations) -> Float[Array, ""]:
         """The evidence lower bound."""
         closed = model.closed_forms()
         if self.updates != "derived" and "elbo" in closed:
-            return closed["elbo"](model, posterior, observations)
+            return closed["elbo"](model, posterior, data, observations)
         return expectation.elbo(model, posterior, data, observations)
 
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbss.errors import InputError
 from vbss.expectation import Observations, observe
 from vbss.inference.em import EM
 from vbss.inference.solution import Solution, Status
-from vbss.posterior import Posterior, initial_posterior
+from vbss.posterior import Posterior, default_posterior, initial_posterior
 from vbss.program import Model
 
 Progress = Callable[[int, int, float], Any]
@@ -37,11 +38,12 @@ def fit(
         algorithm: how to infer; by default `EM()`.
         key: JAX random key of the start; by default `jax.random.key(0)`.
         start: where to begin: {site: probabilities or value}, a `Posterior`, or a `Solution`, which is continued
-            exactly as if it had not stopped (its model replaces `model`). By default the model's own `start`.
+            (its model replaces `model`) through the same states as if it had not stopped. By default the model's own
+            `start`.
         max_steps: iterations at most, counted from here.
         progress: called as progress(step, max_steps, elbo) every few steps.
 
-    Ctrl-C between two chunks of steps ends the run with status `interrupted` and all that was inferred so far.
+    Ctrl-C ends the run with status `interrupted` and all that was inferred until the last chunk of steps.
 
     Raises:
         ValueError: for data or a start that cannot be the model's, before any compilation.
@@ -54,6 +56,7 @@ def fit(
         model, start = start.model, start.posterior
     key_start, key_posterior = jax.random.split(jax.random.key(0) if key is None else key)
     if isinstance(start, Posterior):
+        _check_layout(start, eqx.filter_eval_shape(default_posterior, model, arguments, key_posterior))
         posterior = start
     else:
         chosen = model.start(key_start, *arguments) if start is None else start
@@ -62,21 +65,42 @@ def fit(
     return _run(model, posterior, arguments, algorithm, max_steps, progress)
 
 
+def _check_layout(start: Posterior, expected: Posterior) -> None:
+    """Raise ValueError where a posterior to start from is not laid out as the program and its data demand."""
+    if start.names() != expected.names():
+        raise ValueError(f"start: the posterior has {sorted(start.names())}, the program {sorted(expected.names())}")
+    for name in start.order:
+        own, wanted = (
+            [leaf.shape for leaf in jax.tree.leaves(p.factors.get(name, p.points.get(name)))] for p in (start, expected)
+        )
+        if own != wanted:
+            raise ValueError(f"start: {name!r} has arrays of shapes {own}, but the data ask for {wanted}")
+
+
 def prepare(model: Model, data: Any) -> tuple:
     """The program's arguments as arrays, checked to be finite, not empty and what the model takes.
 
     Raises:
         ValueError: otherwise, naming the argument.
     """
-    arguments = data if isinstance(data, tuple) else (data,)
-    arguments = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_array_like(x) else x, arguments)
+    arguments = tuple(jax.tree.map(_array, argument) for argument in (data if isinstance(data, tuple) else (data,)))
     for position, leaf in enumerate(jax.tree.leaves(arguments)):
-        if eqx.is_array(leaf) and leaf.size == 0:
-            raise ValueError(f"data: argument {position} is empty, its shape is {leaf.shape}")
+        if leaf.size == 0:
+            raise InputError(f"data: argument {position} is empty, its shape is {leaf.shape}")
         if eqx.is_inexact_array(leaf) and not bool(jnp.isfinite(leaf).all()):
-            raise ValueError(f"data: argument {position} of shape {leaf.shape} holds infinite or nan values")
+            raise InputError(f"data: argument {position} of shape {leaf.shape} holds infinite or nan values")
+    for name in model.parameter_kinds():
+        value = getattr(model, name)
+        if not eqx.is_inexact_array(value) or jnp.iscomplexobj(value) or bool(jnp.isnan(value).any()):
+            raise InputError(f"{type(model).__name__}.{name} must be an array of real floating numbers without nan")
     model.validate(*arguments)
     return arguments
+
+
+def _array(value: Any) -> Array:
+    if not eqx.is_array_like(value):
+        raise InputError(f"data: must hold arrays of numbers, got {type(value).__name__}")
+    return jnp.asarray(value)
 
 
 def _strong(tree: Any) -> Any:
@@ -104,8 +128,10 @@ def _run(
         bound, code = _last(algorithm, model, posterior, data, observations, previous)
         bounds.append(np.asarray(bound)[None])
         last = Status(int(code))
-        if status is Status.running or last in (Status.nonfinite, Status.bound_decreased):
+        if status is Status.running:
             status = Status.max_steps if last is Status.running else last
+        elif last in (Status.nonfinite, Status.bound_decreased) and status is not Status.nonfinite:
+            status = last
     except KeyboardInterrupt:
         status = Status.interrupted
     elbo = np.concatenate(bounds) if bounds else np.zeros(0)
@@ -175,7 +201,7 @@ def _judge(bound: Array, previous: Array, tolerance: float, size: int) -> Array:
     change = bound - previous
     scale = jnp.maximum(jnp.abs(bound), jnp.asarray(float(size), bound.dtype))
     rounding = float(jnp.finfo(bound.dtype).eps) ** 0.75 * scale
-    converged = jnp.abs(change) < tolerance * jnp.abs(bound)
+    converged = jnp.abs(change) < tolerance * scale
     status = jnp.where(converged, Status.converged.value, Status.running.value)
     status = jnp.where(change < -rounding, Status.bound_decreased.value, status)
     return jnp.where(jnp.isfinite(bound), status, Status.nonfinite.value).astype(jnp.int32)

@@ -29,8 +29,14 @@ _EXPLANATIONS = {
     Status.running: "The iteration has not ended.",
     Status.converged: "The bound changed by less than the tolerance.",
     Status.max_steps: "Stopped at max_steps before the bound changed by less than the tolerance.",
-    Status.bound_decreased: "The bound fell by more than rounding: an update is wrong, or float32 is not enough.",
-    Status.nonfinite: "The bound became infinite or nan.",
+    Status.bound_decreased: (
+        "The bound fell by more than rounding: float32 is not enough, an update is wrong, or the program is outside "
+        "the rules of derived inference (run vbss.check_derivation)."
+    ),
+    Status.nonfinite: (
+        "The bound became infinite or nan: the data are degenerate (constant, repeated, without noise), or the program "
+        "is outside the rules of derived inference (run vbss.check_derivation)."
+    ),
     Status.interrupted: "Interrupted by the user; continue with start=solution.",
 }
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Complex, Float
 
 from vbss.densities import ComplexNormal
 from vbss.distributions import ComplexInverseWishart
+from vbss.errors import InputError
 from vbss.gated import Gated
 from vbss.hermitian import pack_outer, packed_identity
 from vbss.kinds import Simplex, Variance
@@ -72,18 +73,18 @@ class LDACGMM(Model):
             ValueError: for wrong shapes, fewer than 2 microphones, or num_sources outside 1..D.
         """
         if steering_vectors.ndim != 3 or steering_vectors.shape[-1] < 2:
-            raise ValueError(
+            raise InputError(
                 "steering_vectors must have shape (frequencies, directions, microphones) with at least 2 microphones, "
                 f"got {steering_vectors.shape}"
             )
         num_frequencies, num_directions, size = steering_vectors.shape
         if not 1 <= num_sources <= num_directions:
-            raise ValueError(f"num_sources must be between 1 and the {num_directions} directions, got {num_sources}")
+            raise InputError(f"num_sources must be between 1 and the {num_directions} directions, got {num_sources}")
         nu = size + 5.0 if degrees_of_freedom is None else degrees_of_freedom
-        if nu <= size:
-            raise ValueError(f"degrees_of_freedom must exceed the number of microphones {size}, got {nu}")
-        if not (diffuseness > 0 and loading >= 0):
-            raise ValueError(f"diffuseness must be positive and loading not negative, got {diffuseness} and {loading}")
+        if not size < nu < jnp.inf:
+            raise InputError(f"degrees_of_freedom must exceed the number of microphones {size}, got {nu}")
+        if not (0 < diffuseness < jnp.inf and 0 <= loading < jnp.inf):
+            raise InputError(f"diffuseness must be positive and loading not negative, got {diffuseness} and {loading}")
         packed = pack_outer(steering_vectors)
         identity = packed_identity(size, packed.dtype).reshape(1, 1, -1)
         return cls(
@@ -117,7 +118,7 @@ class LDACGMM(Model):
             density = ComplexNormal(
                 precision=("fdp", covariance["precision"]),
                 log_determinant=("fd", covariance["log_determinant"]),
-                scale=("fkt", 1 / power),
+                power=("fkt", power),
                 loading=("f", self.loading),
             )
             numpyro.sample("mixture", Gated("ft", {"fkt": source, "kd": direction}, density), obs=mixture)
@@ -132,13 +133,13 @@ class LDACGMM(Model):
     def validate(self, mixture: Array) -> None:
         num_frequencies, _, num_packed = self.templates.shape
         if mixture.ndim != 3 or mixture.shape[0] != num_frequencies or mixture.shape[2] ** 2 != num_packed:
-            raise ValueError(
+            raise InputError(
                 f"mixture must have shape (frequencies {num_frequencies}, frames, microphones "
                 f"{round(num_packed**0.5)}), got {mixture.shape}"
             )
         if not jnp.issubdtype(mixture.dtype, jnp.complexfloating):
-            raise ValueError(f"mixture must be complex, got {mixture.dtype}")
-        if not bool(jnp.isfinite(mixture).all()):
-            raise ValueError("mixture must be finite")
+            raise InputError(f"mixture must be complex, got {mixture.dtype}")
+        if not bool(jnp.isfinite(self.templates).all()):
+            raise InputError("the model's templates must be finite: were its steering vectors?")
         if not bool(jnp.any(mixture != 0)):
-            raise ValueError("mixture must not be silent")
+            raise InputError("mixture must not be silent")

@@ -54,7 +54,7 @@ def _source_log_determinants(posterior: Posterior) -> Array:
     return jnp.einsum("kd,fd->fk", _direction_probs(posterior), _precisions(posterior)[1])
 
 
-def direction(model: Any, posterior: Posterior, observations: Observations) -> dict[str, Array]:
+def direction(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(E2), equation (17): log w_kd = log phi_d - sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)]."""
     precision, log_determinant = _precisions(posterior)
     counts = _source_probs(posterior).sum(-1)
@@ -63,12 +63,12 @@ def direction(model: Any, posterior: Posterior, observations: Observations) -> d
     return {"onehot": posterior.points["log_direction_weights"][None] - fit}
 
 
-def log_direction_weights(model: Any, posterior: Posterior, observations: Observations) -> Array:
+def log_direction_weights(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """(M3), equation (11)."""
     return _log_mean(_direction_probs(posterior), 0)
 
 
-def log_mixing_weights(model: Any, posterior: Posterior, observations: Observations) -> Array:
+def log_mixing_weights(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """(M3), equation (11)."""
     return _log_mean(_source_probs(posterior), 0).T
 
@@ -77,7 +77,7 @@ def _log_mean(probs: Array, axis: int) -> Array:
     return jnp.log(jnp.maximum(probs.mean(axis), jnp.finfo(probs.dtype).tiny))
 
 
-def spatial_covariance(model: Any, posterior: Posterior, observations: Observations) -> dict[str, Array]:
+def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(M1), equation (9) with the prior's (nu - M) G: coefficients of H^-1 and of log|H|."""
     size = _size(observations)
     probs = _direction_probs(posterior)
@@ -87,12 +87,12 @@ def spatial_covariance(model: Any, posterior: Posterior, observations: Observati
     return {"precision": -((nu - size) * model.templates + scatter), "log_determinant": -(nu + size + counts)}
 
 
-def power(model: Any, posterior: Posterior, observations: Observations) -> Array:
+def power(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """(M2), equation (10): lambda = x^H Pbar x / M."""
     return _quadratic_forms(posterior, observations) / _size(observations)
 
 
-def source(model: Any, posterior: Posterior, observations: Observations) -> dict[str, Array]:
+def source(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(E1), equation (16): log z = log pi - M log lambda - sum_d w log|H| - Q / lambda, up to a constant."""
     lam = posterior.points["power"]
     fit = _quadratic_forms(posterior, observations) / lam + _size(observations) * jnp.log(lam)
@@ -100,7 +100,7 @@ def source(model: Any, posterior: Posterior, observations: Observations) -> dict
     return {"onehot": prior - fit - _source_log_determinants(posterior)[..., None]}
 
 
-def elbo(model: Any, posterior: Posterior, observations: Observations) -> Array:
+def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """The MAP-penalised bound from the statistics, no constant dropped."""
     size = _size(observations)
     lam = posterior.points["power"]

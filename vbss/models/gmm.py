@@ -5,9 +5,11 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpyro
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vbss.densities import MultivariateNormal
+from vbss.errors import InputError
 from vbss.gated import Gated
 from vbss.kinds import Linear, Precision, Simplex
 from vbss.program import Model, indicator
@@ -31,16 +33,17 @@ class GaussianMixture(Model):
     anchor: Float[Array, " d"]
 
     @classmethod
-    def init(cls, observations: Float[Array, "n d"], num_components: int, *, key: Array) -> "GaussianMixture":
+    def init(cls, observations: ArrayLike, num_components: int, *, key: Array) -> "GaussianMixture":
         """Equal weights, means drawn from the data far from each other (k-means++), the data's covariance for each.
 
         Raises:
             ValueError: if `observations` is not (N, D) with N > D, not finite, or `num_components` is not in 1..N.
         """
+        observations = jnp.asarray(observations)
         _check(observations)
         num_observations, size = observations.shape
         if not 1 <= num_components <= num_observations:
-            raise ValueError(
+            raise InputError(
                 f"num_components must be between 1 and the {num_observations} observations, got {num_components}"
             )
         loc = _spread(observations, num_components, key)
@@ -48,7 +51,7 @@ class GaussianMixture(Model):
         covariance = centred.T @ centred / num_observations
         factor = jnp.linalg.cholesky(covariance)
         if not bool(jnp.isfinite(factor).all()):
-            raise ValueError("observations must span all their dimensions: their covariance is singular")
+            raise InputError("observations must span all their dimensions: their covariance is singular")
         shared = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(size, dtype=observations.dtype))
         return cls(
             log_weights=jnp.full(num_components, -jnp.log(num_components), observations.dtype),
@@ -66,16 +69,18 @@ class GaussianMixture(Model):
     def validate(self, observations: Array) -> None:
         _check(observations)
         if observations.shape[-1] != self.loc.shape[-1]:
-            raise ValueError(
+            raise InputError(
                 f"observations must have {self.loc.shape[-1]} columns as the model's loc, got {observations.shape}"
             )
 
 
 def _check(observations: Array) -> None:
     if observations.ndim != 2 or observations.shape[0] <= observations.shape[1]:
-        raise ValueError(f"observations must have shape (N, D) with N > D, got {observations.shape}")
+        raise InputError(f"observations must have shape (N, D) with N > D, got {observations.shape}")
+    if not jnp.issubdtype(observations.dtype, jnp.floating):
+        raise InputError(f"observations must be real floating numbers, got {observations.dtype}")
     if not bool(jnp.isfinite(observations).all()):
-        raise ValueError("observations must be finite")
+        raise InputError("observations must be finite")
 
 
 def _spread(observations: Array, num_components: int, key: Array) -> Array:
