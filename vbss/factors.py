@@ -51,7 +51,7 @@ class Factor(eqx.Module):
 
     @abstractmethod
     def canonical(self) -> Natural:
-        """Natural parameters that are equal for equal distributions; `with_natural` takes them back."""
+        """Natural parameters that `with_natural` takes back; equal for equal distributions, but for a chain's gauge."""
 
     @abstractmethod
     def entropy(self) -> Array: ...

@@ -133,7 +133,8 @@ def _direction_histogram(model: Any, mixture: Array) -> Float[Array, " d"]:
 
         inputs = (mixture, loadings, precision, log_determinant)
         counts, _ = jax.lax.scan(add_frequency, jnp.zeros_like(log_weights), inputs)
-        return jnp.log(jnp.maximum(counts / counts.sum(), jnp.finfo(counts.dtype).tiny)), None
+        smallest = jnp.finfo(counts.dtype).tiny
+        return jnp.log(jnp.maximum(counts / jnp.maximum(counts.sum(), smallest), smallest)), None
 
     num_directions = templates.shape[1]
     start = jnp.full(num_directions, -jnp.log(num_directions), templates.dtype)
