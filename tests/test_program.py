@@ -6,9 +6,11 @@ import jax.random as jr
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import optax
 import pytest
 from jaxtyping import Array
 from numpyro import handlers
+from numpyro.infer import SVI, Trace_ELBO
 from scipy import stats
 
 import vbss
@@ -330,3 +332,14 @@ def test_starts_of_other_blocks_that_are_refused():
         posterior(program, start={"H": jnp.eye(3, dtype=complex)})
     matrix = jnp.array([[2.0 + 0j]])
     np.testing.assert_allclose(posterior(program, start={"H": matrix})["H"].mean, matrix, rtol=1e-12)
+
+
+def test_points_are_constrained_in_numpyros_own_inference():
+    def program(y):
+        scale = vbss.point("variance", jnp.ones(()), vbss.Variance())
+        numpyro.sample("y", dist.Normal(0.0, jnp.sqrt(scale)), obs=y)
+
+    with relaxed_promotion():
+        svi = SVI(program, lambda y: None, optax.sgd(1.0), Trace_ELBO())
+        result = svi.run(jr.key(0), 3, jnp.asarray(1e-3), progress_bar=False)
+    assert 0 < result.params["variance"] < 1

@@ -91,7 +91,8 @@ class Normal(Density):
     """y ~ N(loc, 1 / precision), scalar and real.
 
     Args:
-        loc, precision: (axes, array) without event axes; precision > 0.
+        loc, precision: (axes, array) without event axes; precision > 0. In float32 the data should be centred: the
+            exponential-family form loses (loc / standard deviation)^2 of its precision.
     """
 
     loc: Labelled

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from numpyro.distributions import constraints
 
 Objective = Callable[[Array], Array]
 
@@ -23,6 +24,11 @@ class Kind(eqx.Module):
     @abstractmethod
     def maximize(self, objective: Objective, value: Array) -> Array:
         """The maximiser of the objective, exact for programs in which the unknown enters as its kind says."""
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """What NumPyro's gradient algorithms must keep to; log-probabilities may lose their norm there."""
+        return constraints.real
 
     @abstractmethod
     def unconstrain(self, value: Array) -> Array: ...
@@ -94,6 +100,10 @@ class Precision(Kind):
         if self.event_rank not in (0, 2):
             raise ValueError(f"Precision: event_rank must be 0 (scalars) or 2 (matrices), got {self.event_rank}")
 
+    @property
+    def support(self):
+        return constraints.positive if self.event_rank == 0 else constraints.positive_definite
+
     def maximize(self, objective, value):
         gradient, curvature = jax.jvp(jax.grad(objective), (value,), (value,))
         if self.event_rank == 0:
@@ -133,6 +143,10 @@ class Variance(Kind):
         # A far step is taken in several: beyond 1/sqrt(eps) the smaller of the two coefficients is lost to rounding.
         reach = jnp.finfo(value.dtype).eps ** 0.5
         return value * jnp.clip((gradient + curvature) / (2 * gradient + curvature), reach, 1 / reach)
+
+    @property
+    def support(self):
+        return constraints.positive
 
     def unconstrain(self, value):
         return jnp.log(value)

@@ -112,7 +112,7 @@ def point(name: str, initial: Array, kind: Kind, given: str | None = None) -> Ar
         given: name of an indicator whose state the unknown belongs to: the value under each state is then fitted as if
             that state were certain, so that it stays defined where the state's probability vanishes.
     """
-    return jnp.asarray(numpyro.param(name, initial, kind=kind, given=given))
+    return jnp.asarray(numpyro.param(name, initial, kind=kind, given=given, constraint=kind.support))
 
 
 class Given(dist.Distribution):

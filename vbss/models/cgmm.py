@@ -105,15 +105,13 @@ class LDACGMM(Model):
         log_mixing_weights = point("log_mixing_weights", uniform_sources, Simplex())
         ones = jnp.ones((num_frequencies, self.num_sources, num_frames), dtype)
         power = point("power", ones, Variance(), given="source")
+        frequencies = numpyro.plate("frequencies", num_frequencies, dim=-2)
 
-        with (
-            numpyro.plate("frequencies_", num_frequencies, dim=-2),
-            numpyro.plate("directions", num_directions, dim=-1),
-        ):
+        with frequencies, numpyro.plate("directions", num_directions, dim=-1):
             covariance = statistics("spatial_covariance", ComplexInverseWishart(nu, (nu - size) * self.templates))
         with numpyro.plate("sources", self.num_sources):
             direction = indicator("direction", log_direction_weights)
-        with numpyro.plate("frequencies", num_frequencies, dim=-2), numpyro.plate("frames", num_frames, dim=-1):
+        with frequencies, numpyro.plate("frames", num_frames, dim=-1):
             source = indicator("source", log_mixing_weights, axis=-2)
             density = ComplexNormal(
                 precision=("fdp", covariance["precision"]),
