@@ -198,8 +198,9 @@ class Categorical(StatisticsFamily):
         return {"onehot": jax.nn.softmax(natural["onehot"], self.axis)}
 
     def entropy(self, natural):
+        # Both share one exponential with `means`, which exp(log_softmax) would not.
         log_probs = jax.nn.log_softmax(natural["onehot"], self.axis)
-        return -(jnp.exp(log_probs) * log_probs).sum()
+        return -(jax.nn.softmax(natural["onehot"], self.axis) * log_probs).sum()
 
     def distribution(self, natural):
         """Over the batch, with the states last."""

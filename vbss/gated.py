@@ -190,7 +190,8 @@ def _linked(gate: Labelled, axes: str, gates: list[Labelled]) -> bool:
 def _einsum(factors: list[Labelled], leading: str, output: str) -> Array:
     operands = ",".join(leading + factor.axes for factor in factors)
     arrays = [factor.array for factor in factors]
-    return jnp.einsum(f"{operands}->{leading}{output}", *arrays, optimize="optimal")
+    # A GPU's default ten-bit mantissa does not survive the inversions that follow.
+    return jnp.einsum(f"{operands}->{leading}{output}", *arrays, optimize="optimal", precision="highest")
 
 
 def _repeats(factors: list[Labelled], sizes: dict[str, int]) -> int:

@@ -6,6 +6,7 @@ directions through the scatters R_fk = sum_t (z / lambda)_fkt x x^H. Equation nu
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import isqrt, log, pi
 from typing import Any
 
@@ -16,6 +17,8 @@ from jaxtyping import Array
 from vbss.distributions import ComplexInverseWishart
 from vbss.expectation import Observations
 from vbss.posterior import Posterior
+
+_einsum = partial(jnp.einsum, precision="highest")  # a GPU's default mantissa does not survive the inversions
 
 
 def _scatter(observations: Observations) -> Array:
@@ -41,17 +44,17 @@ def _precisions(posterior: Posterior) -> tuple[Array, Array]:
 
 def _source_scatters(posterior: Posterior, observations: Observations) -> Array:
     weights = _source_probs(posterior) / posterior.points["power"]
-    return jnp.einsum("fpt,fkt->fkp", _scatter(observations), weights)
+    return _einsum("fpt,fkt->fkp", _scatter(observations), weights)
 
 
 def _quadratic_forms(posterior: Posterior, observations: Observations) -> Array:
     precision, _ = _precisions(posterior)
-    source_precision = jnp.einsum("kd,fdp->fkp", _direction_probs(posterior), precision)
-    return jnp.einsum("fpt,fkp->fkt", _scatter(observations), source_precision)
+    source_precision = _einsum("kd,fdp->fkp", _direction_probs(posterior), precision)
+    return _einsum("fpt,fkp->fkt", _scatter(observations), source_precision)
 
 
 def _source_log_determinants(posterior: Posterior) -> Array:
-    return jnp.einsum("kd,fd->fk", _direction_probs(posterior), _precisions(posterior)[1])
+    return _einsum("kd,fd->fk", _direction_probs(posterior), _precisions(posterior)[1])
 
 
 def direction(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
@@ -59,7 +62,7 @@ def direction(model: Any, posterior: Posterior, data: tuple, observations: Obser
     precision, log_determinant = _precisions(posterior)
     counts = _source_probs(posterior).sum(-1)
     scatters = _source_scatters(posterior, observations)
-    fit = jnp.einsum("fk,fd->kd", counts, log_determinant) + jnp.einsum("fdp,fkp->kd", precision, scatters)
+    fit = _einsum("fk,fd->kd", counts, log_determinant) + _einsum("fdp,fkp->kd", precision, scatters)
     return {"onehot": posterior.points["log_direction_weights"][None] - fit}
 
 
@@ -81,8 +84,8 @@ def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observatio
     """(M1), equation (9) with the prior's (nu - M) G: coefficients of H^-1 and of log|H|."""
     size = _size(observations)
     probs = _direction_probs(posterior)
-    scatter = jnp.einsum("kd,fkp->fdp", probs, _source_scatters(posterior, observations))
-    counts = jnp.einsum("kd,fk->fd", probs, _source_probs(posterior).sum(-1))
+    scatter = _einsum("kd,fkp->fdp", probs, _source_scatters(posterior, observations))
+    counts = _einsum("kd,fk->fd", probs, _source_probs(posterior).sum(-1))
     nu = model.degrees_of_freedom
     return {"precision": -((nu - size) * model.templates + scatter), "log_determinant": -(nu + size + counts)}
 
@@ -113,7 +116,7 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
     log_pi = posterior.points["log_mixing_weights"].T[None]
     per_bin = z * (log_pi - log_z - size * (jnp.log(lam) + log(pi)))
     per_source = z.sum(-1) * _source_log_determinants(posterior)
-    quadratic = (jnp.einsum("kd,fdp->fkp", w, precision) * scatters).sum()
+    quadratic = (_einsum("kd,fdp->fkp", w, precision) * scatters).sum()
     directions = (w * (posterior.points["log_direction_weights"][None] - log_w)).sum()
     prior = ComplexInverseWishart(model.degrees_of_freedom, (model.degrees_of_freedom - size) * model.templates)
     log_prior = prior.expected_log_prob({"precision": precision, "log_determinant": log_determinant}).sum()
