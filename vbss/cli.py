@@ -261,8 +261,8 @@ def _report(file: str, recording: "Recording", separation: "Separation") -> dict
         print(f"vbss: warning: {warning}", file=sys.stderr)
 
     channels, samples = recording.samples.shape
-    grid = (np.degrees(np.asarray(separation.azimuths, dtype=float)) % 360).tolist()
-    directions = (np.degrees(np.asarray(separation.directions, dtype=float)) % 360).tolist()
+    grid = (np.degrees(np.asarray(separation.azimuths, dtype=float)).round(6) % 360).tolist()
+    directions = (np.degrees(np.asarray(separation.directions, dtype=float)).round(6) % 360).tolist()
     posteriors = np.asarray(separation.direction_posterior, dtype=float).tolist()
     shares = np.asarray(separation.energy_shares, dtype=float).tolist()
     sources = [
