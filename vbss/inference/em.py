@@ -21,7 +21,8 @@ class EM(eqx.Module):
     """Coordinate ascent in which every block is set to its exact optimum in turn.
 
     Args:
-        tolerance: stop when the bound changes by less than this fraction of itself; 0 never stops.
+        tolerance: stop when the bound changes by less than this fraction of its size, or of the number of data where
+            that is larger; 0 never stops.
         updates: "derived" reads every update from the program, "closed" demands the model's hand-derived ones, "auto"
             takes a hand-derived one where the model has it.
     """
