@@ -4,6 +4,7 @@ from . import audio as audio
 from . import distributions as distributions
 from . import metrics as metrics
 from . import models as models
+from . import plots as plots
 from . import scenes as scenes
 from .check import Derivation as Derivation
 from .check import check_derivation as check_derivation
@@ -26,5 +27,8 @@ from .program import indicator as indicator
 from .program import markov_chain as markov_chain
 from .program import point as point
 from .program import statistics as statistics
+from .separation import Localization as Localization
 from .separation import Separation as Separation
+from .separation import localize as localize
 from .separation import separate as separate
+from .settings import Settings as Settings

@@ -1,4 +1,8 @@
-"""The exception for input that cannot be right."""
+"""The exception for input that cannot be right, and the checks that every part of the package needs."""
+
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
 
 
 class InputError(ValueError):
@@ -6,3 +10,20 @@ class InputError(ValueError):
 
     The message names the argument or the file, says what it was, and what was expected.
     """
+
+
+def whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an `int`; an `InputError` unless it is a whole number (of Python or numpy) within the limits."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or int(value) < low or (high is not None and int(value) > high):
+        limits = f"{low} or more" if high is None else f"from {low} to {high}"
+        raise InputError(f"{name} must be a whole number, {limits}, got {value!r}.")
+    return int(value)
+
+
+def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
+    """`value` itself; an `InputError` unless it is one of the choices."""
+    choices = list(choices)
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+    return value

@@ -142,7 +142,9 @@ class Variance(Kind):
         # f' = -c2/v + c1/v^2 and v f'' = c2/v - 2 c1/v^2, so c1/v^2 = -(f' + v f'') and c2/v = -(2 f' + v f'').
         # A far step is taken in several: beyond 1/sqrt(eps) the smaller of the two coefficients is lost to rounding.
         reach = jnp.finfo(value.dtype).eps ** 0.5
-        return value * jnp.clip((gradient + curvature) / (2 * gradient + curvature), reach, 1 / reach)
+        is_flat = (gradient == 0) & (curvature == 0)  # nothing observed depends on it
+        ratio = (gradient + curvature) / jnp.where(is_flat, 1, 2 * gradient + curvature)
+        return jnp.where(is_flat, value, value * jnp.clip(ratio, reach, 1 / reach))
 
     @property
     def support(self):

@@ -1,6 +1,5 @@
 """The folder of results: it appears complete or not at all."""
 
-import json
 import os
 import re
 import secrets
@@ -8,18 +7,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from vbss.errors import InputError
 
-if TYPE_CHECKING:
-    from vbss.separation import Separation
-
 REPORT = "report.json"
-_RESULT_NAMES = re.compile(r"report\.json|mixture\.wav|source_[0-9]+\.wav")
+_RESULT_NAMES = re.compile(r"report\.(json|png)|mixture\.wav|source_[0-9]+\.wav")
 
 
-def check_output_folder(out: Path, **inputs: str | Path) -> None:
+def check_output_folder(out: Path, **inputs: str | Path | list[str]) -> None:
     """Refuse a folder that cannot be made or replaced; call it before any work is done.
 
     A folder may be replaced if it is empty or holds an earlier result (regular files) and nothing else. `inputs` are
@@ -29,12 +24,13 @@ def check_output_folder(out: Path, **inputs: str | Path) -> None:
     written.
     """
     out = out.resolve()
-    for name, file in inputs.items():
-        if Path(file).exists() and Path(file).resolve().is_relative_to(out):
-            raise InputError(
-                f"{name} {str(file)!r} lies inside the output folder {str(out)!r}, which would be replaced: "
-                "name another folder."
-            )
+    for name, files in inputs.items():
+        for file in files if isinstance(files, list) else [files]:
+            if Path(file).exists() and Path(file).resolve().is_relative_to(out):
+                raise InputError(
+                    f"{name} {str(file)!r} lies inside the output folder {str(out)!r}, which would be replaced: "
+                    "name another folder."
+                )
     if out.exists() and not out.is_dir():
         raise InputError(f"output folder {str(out)!r} is a file.")
     if os.path.ismount(out):
@@ -81,14 +77,3 @@ def new_output_folder(out: Path) -> Iterator[Path]:
             old.rename(out)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def write_results(folder: Path, separation: "Separation", report: dict[str, Any]) -> None:
-    """Write the sources under the names in the report, and then the report."""
-    import numpy as np
-
-    from vbss.audio import write_recording
-
-    for source, samples in zip(report["sources"], np.asarray(separation.sources), strict=True):
-        write_recording(folder / source["file"], samples, separation.sample_rate)
-    (folder / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

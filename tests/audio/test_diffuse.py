@@ -36,31 +36,26 @@ def test_pauses_are_left_out_whatever_the_level():
     mixture[20:30] *= 0.1  # 20 dB down: soft speech
     expected = np.arange(84) >= 20
     for level in (1.0, 1e-6, 1e5):
-        np.testing.assert_array_equal(active_frames(mixture * level), expected)
+        np.testing.assert_array_equal(active_frames(jnp.asarray(mixture * level)), expected)
 
 
 def test_a_click_does_not_silence_the_rest():
     rng = np.random.default_rng(2)
     mixture = rng.normal(size=(400, 6, 2)) + 1j * rng.normal(size=(400, 6, 2))
     mixture[7] *= 1000
-    assert active_frames(mixture).all()
+    assert active_frames(jnp.asarray(mixture)).all()
 
 
 def test_the_slam_of_a_door_does_not_silence_the_rest():
     rng = np.random.default_rng(3)
     mixture = rng.normal(size=(312, 6, 2)) + 1j * rng.normal(size=(312, 6, 2))
     mixture[100:112] *= 10**1.5
-    assert active_frames(mixture).all()
-
-
-@pytest.mark.parametrize(("num_loud", "num_kept"), [(10, 32), (32, 32), (33, 64), (65, 70), (70, 70)])
-def test_the_loudest_frames_fill_a_multiple_of_32_or_all(num_loud, num_kept):
-    rng = np.random.default_rng(4)
-    level = np.where(np.arange(70) < num_loud, 1.0, 1e-3) * 0.99 ** np.arange(70)
-    mixture = level[:, None, None] * np.exp(2j * np.pi * rng.uniform(size=(70, 6, 2)))
-    shuffled = rng.permutation(70)
-    np.testing.assert_array_equal(active_frames(mixture[shuffled]), shuffled < num_kept)
+    assert active_frames(jnp.asarray(mixture)).all()
 
 
 def test_one_frame_is_active():
-    assert active_frames(np.ones((1, 3, 2), complex)).tolist() == [True]
+    assert active_frames(jnp.ones((1, 3, 2), complex)).tolist() == [True]
+
+
+def test_silence_alone_has_no_active_frame():
+    assert not active_frames(jnp.zeros((5, 3, 2), complex)).any()

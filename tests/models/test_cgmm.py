@@ -64,6 +64,34 @@ def test_derivation_holds(seed):
     assert report.elbo_difference is not None and report.elbo_difference < 1e-12
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_derivation_holds_with_missing_bins(seed):
+    with relaxed_promotion():
+        model, (mixture,) = lda_cgmm(jr.key(seed), 2, 4, 3, 3, 2)
+    is_observed = jr.uniform(jr.key(seed), mixture.shape[:2]) < 0.6
+    is_observed = is_observed.at[:, 1].set(False)  # a whole frame
+    report = vbss.check_derivation(model, (mixture, is_observed), key=jr.key(seed + 10), num_states=2)
+    assert report.passed, f"\n{report}"
+    assert report.elbo_difference is not None and report.elbo_difference < 1e-12
+
+
+@pytest.mark.parametrize("updates", ["closed", "derived"])
+def test_missing_bins_are_integrated_out(scene, updates):
+    model, mixture, _ = scene
+    is_observed = jnp.ones(mixture.shape[:2], bool).at[:, 40:].set(False).at[5:9, :30].set(False)
+    broken = jnp.where(is_observed[..., None], mixture, 1e3 * mixture[::-1])
+    algorithm = vbss.EM(tolerance=0.0, updates=updates)
+    runs = [vbss.fit(model, (data, is_observed), algorithm, max_steps=6) for data in (mixture, broken)]
+    np.testing.assert_allclose(runs[0].elbo, runs[1].elbo, rtol=1e-12)
+    assert np.diff(runs[0].elbo).min() > 0
+    masks = np.asarray(runs[0].posterior["source"].probs)
+    np.testing.assert_allclose(masks[:, 40:], np.full_like(masks[:, 40:], 0.5), atol=1e-9)  # pauses are anyone's
+    # As if these frames did not exist.
+    short = vbss.fit(model, (mixture[:, :40], is_observed[:, :40]), algorithm, max_steps=6)
+    np.testing.assert_allclose(np.diff(short.elbo), np.diff(runs[0].elbo), rtol=1e-9)
+    np.testing.assert_allclose(short.posterior["source"].probs, masks[:, :40], atol=1e-9)
+
+
 def test_hand_derived_and_derived_runs_agree(scene):
     model, mixture, _ = scene
     runs = [
@@ -197,6 +225,9 @@ def test_bad_input_is_refused_by_name(scene, array):
         (mixture.real.astype(float), "complex"),
         (mixture * jnp.nan, "nan"),
         (mixture * 0, "silent"),
+        ((mixture, jnp.zeros(mixture.shape[:2], bool)), "silent"),
+        ((mixture, jnp.ones(mixture.shape[:1], bool)), "is_observed must be boolean of shape"),
+        ((mixture, jnp.ones(mixture.shape[:2])), "is_observed must be boolean"),
     ):
         with pytest.raises(ValueError, match=message):
             vbss.fit(model, data)

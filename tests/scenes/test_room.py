@@ -36,6 +36,22 @@ def test_a_source_at_azimuth_zero_is_nearer_to_the_microphone_on_the_positive_x_
     assert first < second - 5
 
 
+def test_every_source_may_have_a_distance_of_its_own():
+    clicks = np.concatenate([CLICK, CLICK])
+    azimuths, distances = np.array([0.0, 2.0]), np.array([1.0, 2.0])
+    scene = simulate_room(clicks, SAMPLE_RATE, PAIR, azimuths, source_distance=distances, reverberation_time=0.0)
+    for index in range(2):
+        alone = simulate_room(
+            CLICK,
+            SAMPLE_RATE,
+            PAIR,
+            azimuths[index : index + 1],
+            source_distance=distances[index],
+            reverberation_time=0.0,
+        )
+        np.testing.assert_allclose(scene.images[index], alone.images[0], atol=1e-12)
+
+
 @pytest.mark.parametrize("reverberation_time", [0.2, 0.4])
 def test_energy_decays_within_the_reverberation_time(reverberation_time):
     click = np.zeros((1, SAMPLE_RATE))
@@ -52,6 +68,7 @@ def test_images_sum_to_the_mixture():
     scene = simulate_room(sources, SAMPLE_RATE, PAIR, np.array([0.0, 2.0]))
     assert scene.images.shape == (2, 2, 4000)
     np.testing.assert_array_equal(scene.mixture, scene.images.sum(axis=0))
+    assert not scene.noise.any()
     alone = simulate_room(sources[1:], SAMPLE_RATE, PAIR, np.array([2.0]))
     np.testing.assert_allclose(scene.images[1], alone.mixture, atol=1e-12)
 
@@ -59,10 +76,10 @@ def test_images_sum_to_the_mixture():
 def test_sensor_noise_has_the_asked_level_and_differs_between_microphones():
     sources = np.random.default_rng(0).standard_normal((1, 16000))
     scene = simulate_room(sources, SAMPLE_RATE, PAIR, np.array([0.0]), signal_to_noise_ratio=10.0)
-    noise = scene.mixture - scene.images.sum(axis=0)
-    ratio = 10 * np.log10(np.mean(scene.images.sum(axis=0) ** 2) / np.mean(noise**2))
+    np.testing.assert_array_equal(scene.mixture, scene.images.sum(axis=0) + scene.noise)
+    ratio = 10 * np.log10(np.mean(scene.images.sum(axis=0) ** 2) / np.mean(scene.noise**2))
     assert ratio == pytest.approx(10.0, abs=0.2)
-    assert abs(np.corrcoef(noise)[0, 1]) < 0.05
+    assert abs(np.corrcoef(scene.noise)[0, 1]) < 0.05
     other = simulate_room(sources, SAMPLE_RATE, PAIR, np.array([0.0]), signal_to_noise_ratio=10.0, seed=1)
     assert np.any(other.mixture != scene.mixture)
 
@@ -76,6 +93,7 @@ def test_sensor_noise_has_the_asked_level_and_differs_between_microphones():
         ({"azimuths": np.zeros(2)}, "2 for 1 sources"),
         ({"room_size": (7.0, -6.0, 3.0)}, "room_size"),
         ({"source_distance": 0.0}, "source_distance"),
+        ({"source_distance": np.array([1.0, 1.0])}, "one per source"),
         ({"source_distance": 5.0}, "source 0 .* outside the room"),
         ({"microphone_positions": np.array([[0.0, 0.0, 2.0]])}, "microphone 0 .* outside the room"),
         ({"reverberation_time": -0.1}, "reverberation_time"),

@@ -2,12 +2,11 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 _SENSOR_SHARE = 0.1  # white sensor noise beside one part of diffuse sound: keeps low frequencies invertible
 _QUIET = 10**-2.5  # a frame this far below the loud ones (25 dB in power) is a pause
 _LOUD = 95  # percentile of the frames' powers that counts as loud: a click or the slam of a door does not
-_FRAMES_STEP = 32  # the number of active frames is a multiple of this, so that few numbers occur
 
 
 def diffuse_whitening(
@@ -39,18 +38,15 @@ def diffuse_whitening(
     return jnp.asarray(whitening, frequencies.dtype)
 
 
-def active_frames(mixture: Complex[np.ndarray, "frames frequencies microphones"]) -> np.ndarray:
-    """Which frames sound: boolean, (frames,).
+def active_frames(mixture: Complex[Array, "frames frequencies microphones"]) -> Bool[Array, " frames"]:
+    """Which frames sound.
 
     Pauses are those 25 dB or more below the loud frames (the 95th percentile of their powers). A model of the
     direction of each bin, whatever its level, would take their sensor noise for evidence.
-
-    The loudest pauses fill the number of active frames up to a multiple of 32, or to all frames: what is compiled for
-    the active frames of one recording then serves others too.
     """
-    power = np.square(np.abs(mixture)).sum((1, 2), dtype=np.float64)
-    num_active = np.count_nonzero(power > _QUIET * np.percentile(power, _LOUD, method="higher"))
-    num_kept = min(-(-num_active // _FRAMES_STEP) * _FRAMES_STEP, len(power))
-    is_active = np.zeros(len(power), bool)
-    is_active[np.argsort(-power, kind="stable")[:num_kept]] = True
-    return is_active
+    magnitudes = jnp.abs(mixture)
+    peak = jnp.max(magnitudes)
+    scaled = magnitudes / jnp.where(peak > 0, peak, 1)  # squares of a quiet recording would vanish
+    power = jnp.sum(jnp.square(scaled), axis=(1, 2))
+    rank = -(-_LOUD * (power.shape[0] - 1) // 100)  # of the percentile, rounded up
+    return power > _QUIET * jnp.sort(power)[rank]

@@ -43,15 +43,31 @@ class Recording:
             raise InputError("samples is silent: every sample is zero.")
 
 
-def read_recording(path: str | Path) -> Recording:
-    """The recording in a sound file (WAV, FLAC, OGG, ...), all channels, at the file's own rate.
+def read_recording(*paths: str | Path) -> Recording:
+    """The recording in a sound file (WAV, FLAC, OGG, ...), or the channels of several files one after the other.
 
-    Samples are float64 if the file holds more than float32 does, else float32.
+    Samples are float64 if a file holds more than float32 does, else float32, at the files' own rate.
 
     Raises:
-        InputError: if there is no such file, it is not a sound file, or it is empty, silent or not finite.
+        InputError: if there is no such file, it is not a sound file, it is empty, silent or not finite, or several
+            files differ in sample rate or length.
     """
-    path = Path(path)
+    if not paths:
+        raise InputError("read_recording needs at least one path.")
+    read = [_read(Path(path)) for path in paths]
+    (first, rate), names = read[0], [str(path) for path in paths]
+    for name, (samples, sample_rate) in zip(names, read, strict=True):
+        if sample_rate != rate:
+            raise InputError(f"{names[0]!r} has a sample rate of {rate} Hz, but {name!r} of {sample_rate} Hz.")
+        if samples.shape[1] != first.shape[1]:
+            raise InputError(f"{names[0]!r} has {first.shape[1]} samples, but {name!r} has {samples.shape[1]}.")
+    try:
+        return Recording(np.concatenate([samples for samples, _ in read]), rate)
+    except InputError as error:
+        raise InputError(f"{', '.join(names)}: {error}") from error
+
+
+def _read(path: Path) -> tuple[Float[np.ndarray, "channels samples"], int]:
     if not path.is_file():
         raise InputError(f"there is no sound file {str(path)!r}.")
     try:
@@ -61,10 +77,7 @@ def read_recording(path: str | Path) -> Recording:
     # A TypeError is soundfile's answer to headerless files, which it takes for raw samples.
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         raise InputError(f"{str(path)!r} cannot be read as a sound file ({error}).") from error
-    try:
-        return Recording(np.ascontiguousarray(samples.T), sample_rate)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    return np.ascontiguousarray(samples.T), sample_rate
 
 
 def write_recording(path: str | Path, samples: Float[np.ndarray, "..."], sample_rate: int | np.integer) -> None:

@@ -49,7 +49,7 @@ def check_microphone_positions(positions: Any, name: str = "microphone_positions
 
     Raises:
         InputError: unless it is an array of real numbers of 2 to 1000 microphones, with three finite coordinates each,
-            no two at the same place and none more than 100 m apart.
+            no two at the same place, none more than 100 m apart, and not all above each other.
     """
     if not isinstance(positions, np.ndarray | Array) or np.dtype(positions.dtype).kind not in "iuf":
         kind = getattr(positions, "dtype", type(positions).__name__)
@@ -72,6 +72,15 @@ def check_microphone_positions(positions: Any, name: str = "microphone_positions
     first, second = np.nonzero(np.triu(distances <= 1e-6, 1))
     if len(first):
         raise InputError(f"{name}: microphones {first[0]} and {second[0]} (counted from 0) are at the same place.")
+    if np.ptp(positions[:, :2], axis=0).max() <= 1e-6:
+        raise InputError(f"{name} differ in height only, which tells nothing of azimuths: two must stand side by side.")
+
+
+def is_linear(positions: Float[np.ndarray, "microphones 3"]) -> bool:
+    """Whether the array's horizontal extent is a line, so that it cannot tell the two sides of that line apart."""
+    horizontal = positions[:, :2] - positions[:, :2].mean(axis=0)
+    spread = np.linalg.svd(horizontal, compute_uv=False)
+    return bool(spread[1] <= 1e-6 * spread[0])
 
 
 def azimuth_grid(num_directions: int) -> Float[np.ndarray, " directions"]:

@@ -193,7 +193,7 @@ def _last(
 
 
 def _size(data: tuple) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(data) if eqx.is_array(leaf))
+    return sum(leaf.size for leaf in jax.tree.leaves(data) if eqx.is_inexact_array(leaf))
 
 
 def _judge(bound: Array, previous: Array, tolerance: float, size: int) -> Array:

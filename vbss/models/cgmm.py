@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import equinox as eqx
 import jax.numpy as jnp
 import numpyro
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from vbss.densities import ComplexNormal
 from vbss.distributions import ComplexInverseWishart
@@ -35,9 +35,10 @@ class LDACGMM(Model):
         loading: relative white noise that every bin is taken to carry, shape (F,); see `vbss.ComplexNormal`.
         num_sources: K.
 
-    The program takes `mixture`, complex (F, T, M). Sites: `source` (z; F, T plates), `direction` (w; K plate),
-    `spatial_covariance` (H, kept at its MAP; F, D plates), `mixture`. Points: `power` (lambda, (F, K, T)),
-    `log_mixing_weights` (log pi, (T, K)), `log_direction_weights` (log phi, (D,)).
+    The program takes `mixture`, complex (F, T, M), and optionally `is_observed`, boolean (F, T): bins that were not
+    observed (pauses, clipped or lost sound) are integrated out, whatever they hold. Sites: `source` (z; F, T plates),
+    `direction` (w; K plate), `spatial_covariance` (H, kept at its MAP; F, D plates), `mixture`. Points: `power`
+    (lambda, (F, K, T)), `log_mixing_weights` (log pi, (T, K)), `log_direction_weights` (log phi, (D,)).
     """
 
     templates: Float[Array, "f d p"]
@@ -94,7 +95,7 @@ class LDACGMM(Model):
             num_sources=num_sources,
         )
 
-    def __call__(self, mixture: Complex[Array, "f t m"]) -> None:
+    def __call__(self, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None) -> None:
         num_frequencies, num_directions, _ = self.templates.shape
         num_frames, size = mixture.shape[1:]
         nu, dtype = self.degrees_of_freedom, self.templates.dtype
@@ -119,16 +120,19 @@ class LDACGMM(Model):
                 power=("fkt", power),
                 loading=("f", self.loading),
             )
-            numpyro.sample("mixture", Gated("ft", {"fkt": source, "kd": direction}, density), obs=mixture)
+            gated = Gated("ft", {"fkt": source, "kd": direction}, density)
+            numpyro.sample("mixture", gated if is_observed is None else gated.mask(is_observed), obs=mixture)
 
-    def start(self, key: Array, mixture: Complex[Array, "f t m"]) -> Mapping[str, Array]:
+    def start(
+        self, key: Array, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None
+    ) -> Mapping[str, Array]:
         """The peaks of the directions' histogram under fixed templates (`vbss.models.cgmm_start.template_peaks`)."""
-        return cgmm_start.template_peaks(self, mixture)
+        return cgmm_start.template_peaks(self, mixture, is_observed)
 
     def closed_forms(self) -> Mapping[str, Callable]:
         return cgmm_closed_forms.CLOSED_FORMS
 
-    def validate(self, mixture: Array) -> None:
+    def validate(self, mixture: Array, is_observed: Array | None = None) -> None:
         num_frequencies, _, num_packed = self.templates.shape
         if mixture.ndim != 3 or mixture.shape[0] != num_frequencies or mixture.shape[2] ** 2 != num_packed:
             raise InputError(
@@ -139,5 +143,11 @@ class LDACGMM(Model):
             raise InputError(f"mixture must be complex, got {mixture.dtype}")
         if not bool(jnp.isfinite(self.templates).all()):
             raise InputError("the model's templates must be finite: were its steering vectors?")
-        if not bool(jnp.any(mixture != 0)):
+        if is_observed is not None and (is_observed.shape != mixture.shape[:2] or is_observed.dtype != bool):
+            raise InputError(
+                f"is_observed must be boolean of shape (frequencies, frames) {mixture.shape[:2]}, got "
+                f"{is_observed.dtype} of shape {is_observed.shape}"
+            )
+        observed = mixture if is_observed is None else mixture * is_observed[..., None].astype(mixture.dtype)
+        if not bool(jnp.any(observed != 0)):
             raise InputError("mixture must not be silent")

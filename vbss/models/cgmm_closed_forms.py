@@ -3,6 +3,7 @@
 Every update is linear in the quadratic forms x^H H^-1 x, so the sum over directions is taken before the sum over time
 and no array carries both: Pbar_fk = sum_d w_kd H_fd^-1 meets the data in Q_fkt = x^H Pbar_fk x, and the data meet the
 directions through the scatters R_fk = sum_t (z / lambda)_fkt x x^H. Equation numbers are the paper's; (9) is corrected.
+Bins that were not observed are left out of both.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,8 +43,17 @@ def _precisions(posterior: Posterior) -> tuple[Array, Array]:
     return point.precision, point.log_determinant
 
 
-def _source_scatters(posterior: Posterior, observations: Observations) -> Array:
-    weights = _source_probs(posterior) / posterior.points["power"]
+def _observed(data: tuple, values: Array) -> Array:
+    """Values per bin (f, k, t), zero in the bins that were not observed."""
+    return values if len(data) == 1 or data[1] is None else jnp.where(data[1][:, None], values, 0)
+
+
+def _counts(posterior: Posterior, data: tuple) -> Array:
+    return _observed(data, _source_probs(posterior)).sum(-1)
+
+
+def _source_scatters(posterior: Posterior, data: tuple, observations: Observations) -> Array:
+    weights = _observed(data, _source_probs(posterior) / posterior.points["power"])
     return _einsum("fpt,fkt->fkp", _scatter(observations), weights)
 
 
@@ -60,8 +70,8 @@ def _source_log_determinants(posterior: Posterior) -> Array:
 def direction(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(E2), equation (17): log w_kd = log phi_d - sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)]."""
     precision, log_determinant = _precisions(posterior)
-    counts = _source_probs(posterior).sum(-1)
-    scatters = _source_scatters(posterior, observations)
+    counts = _counts(posterior, data)
+    scatters = _source_scatters(posterior, data, observations)
     fit = _einsum("fk,fd->kd", counts, log_determinant) + _einsum("fdp,fkp->kd", precision, scatters)
     return {"onehot": posterior.points["log_direction_weights"][None] - fit}
 
@@ -84,15 +94,18 @@ def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observatio
     """(M1), equation (9) with the prior's (nu - M) G: coefficients of H^-1 and of log|H|."""
     size = _size(observations)
     probs = _direction_probs(posterior)
-    scatter = _einsum("kd,fkp->fdp", probs, _source_scatters(posterior, observations))
-    counts = _einsum("kd,fk->fd", probs, _source_probs(posterior).sum(-1))
+    scatter = _einsum("kd,fkp->fdp", probs, _source_scatters(posterior, data, observations))
+    counts = _einsum("kd,fk->fd", probs, _counts(posterior, data))
     nu = model.degrees_of_freedom
     return {"precision": -((nu - size) * model.templates + scatter), "log_determinant": -(nu + size + counts)}
 
 
 def power(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
-    """(M2), equation (10): lambda = x^H Pbar x / M."""
-    return _quadratic_forms(posterior, observations) / _size(observations)
+    """(M2), equation (10): lambda = x^H Pbar x / M; what no bin was observed for stays."""
+    optimum = _quadratic_forms(posterior, observations) / _size(observations)
+    if len(data) == 1 or data[1] is None:
+        return optimum
+    return jnp.where(data[1][:, None], optimum, posterior.points["power"])
 
 
 def source(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
@@ -100,7 +113,7 @@ def source(model: Any, posterior: Posterior, data: tuple, observations: Observat
     lam = posterior.points["power"]
     fit = _quadratic_forms(posterior, observations) / lam + _size(observations) * jnp.log(lam)
     prior = posterior.points["log_mixing_weights"].T[None]
-    return {"onehot": prior - fit - _source_log_determinants(posterior)[..., None]}
+    return {"onehot": prior - _observed(data, fit + _source_log_determinants(posterior)[..., None])}
 
 
 def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
@@ -112,10 +125,10 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
     log_z, log_w = jax.nn.log_softmax(source_logits, -2), jax.nn.log_softmax(direction_logits, -1)
     z, w = _source_probs(posterior), _direction_probs(posterior)
     precision, log_determinant = _precisions(posterior)
-    scatters = _source_scatters(posterior, observations)
+    scatters = _source_scatters(posterior, data, observations)
     log_pi = posterior.points["log_mixing_weights"].T[None]
-    per_bin = z * (log_pi - log_z - size * (jnp.log(lam) + log(pi)))
-    per_source = z.sum(-1) * _source_log_determinants(posterior)
+    per_bin = z * (log_pi - log_z - _observed(data, size * (jnp.log(lam) + log(pi))))
+    per_source = _counts(posterior, data) * _source_log_determinants(posterior)
     quadratic = (_einsum("kd,fdp->fkp", w, precision) * scatters).sum()
     directions = (w * (posterior.points["log_direction_weights"][None] - log_w)).sum()
     prior = ComplexInverseWishart(model.degrees_of_freedom, (model.degrees_of_freedom - size) * model.templates)

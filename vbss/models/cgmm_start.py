@@ -1,7 +1,8 @@
 """Starts of the LDA-style complex Gaussian mixture: masks and directions from fixed templates.
 
 All use the scale-free likelihood (x^H G^-1 x)^-M |G|^-1 of a template, the maximum over each bin's power, so that the
-start does not depend on the recording's level. Each returns {site: value} for `vbss.fit`.
+start does not depend on the recording's level. Each returns {site: value} for `vbss.fit`. `is_observed`, boolean
+(F, T), leaves bins out.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from vbss.densities import loaded_scatter
 from vbss.hermitian import inverse_and_log_determinant
@@ -23,7 +24,9 @@ _LEAST_SIMILARITY = 0.9  # of templates that can be alike: on a wide array those
 
 
 @eqx.filter_jit
-def template_peaks(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
+def template_peaks(
+    model: Any, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None
+) -> dict[str, Array]:
     """The largest peaks of the directions' histogram, and the masks that their templates give.
 
     The histogram is the weights of a mixture with one fixed template for each candidate direction, fitted by EM;
@@ -31,6 +34,7 @@ def template_peaks(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Ar
     array carries directions, frames and frequencies together. Neighbours of a peak, and of its mirror image, which a
     linear array cannot tell from it, are taken only when nothing else is left.
     """
+    mixture = _observed(mixture, is_observed)
     histogram = _direction_histogram(model, mixture)
     smooth = 0.5 * histogram + 0.25 * (jnp.roll(histogram, 1) + jnp.roll(histogram, -1))
     num_directions = smooth.shape[0]
@@ -45,7 +49,9 @@ def template_peaks(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Ar
 
 
 @eqx.filter_jit
-def direction_groups(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
+def direction_groups(
+    model: Any, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None
+) -> dict[str, Array]:
     """Each class starts as an equal share of the circle: equations (19) and (20).
 
     The group of class k (from 0) is the directions k D / K <= d < (k + 1) D / K; each bin's power is at its optimum.
@@ -53,7 +59,7 @@ def direction_groups(model: Any, mixture: Complex[Array, "f t m"]) -> dict[str, 
     num_directions = model.templates.shape[1]
     group = jnp.arange(num_directions) * model.num_sources // num_directions
     onehot = jax.nn.one_hot(group, model.num_sources, dtype=model.templates.dtype).T
-    return _from_directions(model, mixture, onehot / onehot.sum(-1, keepdims=True))
+    return _from_directions(model, _observed(mixture, is_observed), onehot / onehot.sum(-1, keepdims=True))
 
 
 @eqx.filter_jit
@@ -72,16 +78,26 @@ def given_masks(model: Any, mixture: Complex[Array, "f t m"], masks: Float[Array
     return {**_from_directions(model, mixture, direction), "source": masks}
 
 
+def _observed(mixture: Array, is_observed: Array | None) -> Array:
+    """The mixture with silence in the bins that were not observed."""
+    return mixture if is_observed is None else jnp.where(is_observed[..., None], mixture, 0)
+
+
 def _from_directions(model: Any, mixture: Array, direction: Float[Array, "k d"]) -> dict[str, Array]:
-    """Masks under fixed direction probabilities, with time-varying weights, and the powers to match."""
+    """Masks under fixed direction probabilities, with time-varying weights, and the powers to match.
+
+    A silent bin says nothing: its masks are the frame's weights.
+    """
     size = mixture.shape[-1]
     precision, log_determinant = inverse_and_log_determinant(model.templates)
     source_precision = jnp.einsum("kd,fdp->fkp", direction, precision)
     source_log_determinant = jnp.einsum("kd,fd->fk", direction, log_determinant)
     scatter = loaded_scatter(mixture, model.loading[:, None])
     quadratic = jnp.einsum("ftp,fkp->fkt", scatter, source_precision)
-    fit = -size * jnp.log(quadratic) - source_log_determinant[..., None]
-    audible = jnp.any(mixture != 0, -1)[:, None, :].astype(fit.dtype)
+    is_audible = jnp.any(mixture != 0, -1)[:, None, :]
+    quadratic = jnp.where(quadratic > 0, quadratic, 1)  # silence in a model without loading
+    fit = jnp.where(is_audible, -size * jnp.log(quadratic) - source_log_determinant[..., None], 0)
+    audible = is_audible.astype(fit.dtype)
     smallest = jnp.finfo(fit.dtype).tiny
 
     def step(log_weights, _):

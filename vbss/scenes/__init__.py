@@ -1,5 +1,9 @@
-"""Scenes with known truth, made without any data."""
+"""Scenes with known truth: of one's own speech, or made without any data."""
 
+from vbss.scenes.corpus import SpeechCorpus as SpeechCorpus
+from vbss.scenes.measured import MeasuredResponses as MeasuredResponses
+from vbss.scenes.mixtures import Condition as Condition
+from vbss.scenes.mixtures import random_scene as random_scene
 from vbss.scenes.room import Scene as Scene
 from vbss.scenes.room import demo_scene as demo_scene
 from vbss.scenes.room import simulate_room as simulate_room

@@ -1,6 +1,7 @@
 """Scenes in a simulated shoebox room, with every source's own sound at every microphone known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -22,18 +23,23 @@ class Scene:
 
     - `mixture`: what the microphones record, `(microphones, samples)`.
     - `images`: each source alone at each microphone, reverberation included,
-      `(sources, microphones, samples)`. Their sum is the mixture without sensor noise.
+      `(sources, microphones, samples)`.
+    - `noise`: what else the microphones hear, `(microphones, samples)`; the mixture is exactly the images' sum
+      plus the noise.
     - `sample_rate`: Hz.
     - `microphone_positions`: m, relative to the array's centre, `(microphones, 3)`.
     - `azimuths`: directions of the sources seen from the array's centre, rad, counter-clockwise from +x,
       `(sources,)`.
+    - `description`: how the scene was made, which JSON can hold; empty where nothing is told.
     """
 
     mixture: Float[np.ndarray, "microphones samples"]
     images: Float[np.ndarray, "sources microphones samples"]
+    noise: Float[np.ndarray, "microphones samples"]
     sample_rate: int
     microphone_positions: Float[np.ndarray, "microphones 3"]
     azimuths: Float[np.ndarray, " sources"]
+    description: dict[str, Any] = field(default_factory=dict)
 
 
 def simulate_room(
@@ -44,7 +50,7 @@ def simulate_room(
     *,
     room_size: tuple[float, float, float] = (7.0, 6.0, 3.0),
     reverberation_time: float = 0.3,
-    source_distance: float = 1.5,
+    source_distance: float | Float[np.ndarray, " sources"] = 1.5,
     signal_to_noise_ratio: float | None = None,
     seed: int = 0,
 ) -> Scene:
@@ -62,7 +68,7 @@ def simulate_room(
     - `azimuths`: directions of the sources, rad, counter-clockwise from +x, `(sources,)`.
     - `room_size`: length along x, width along y and height, m.
     - `reverberation_time`: s after which sound has decayed by 60 dB (Sabine's formula); 0 for no walls.
-    - `source_distance`: from the array's centre, m.
+    - `source_distance`: from the array's centre, m; one for all sources or one for each.
     - `signal_to_noise_ratio`: dB, of all images together to white sensor noise that is independent between
       microphones; `None` for no noise.
     - `seed`: of the noise.
@@ -82,15 +88,18 @@ def simulate_room(
         raise InputError(f"azimuths must have one entry per source: {len(azimuths)} for {len(sources)} sources.")
     if size.shape != (3,) or not np.all((size > 0) & (size < np.inf)):
         raise InputError(f"room_size must be three positive lengths in m, got {room_size}.")
-    for name, value in [("source_distance", source_distance), ("sample_rate", sample_rate)]:
-        if not value > 0:
+    distances = np.asarray(source_distance, dtype=float)
+    if distances.shape not in ((), azimuths.shape):
+        raise InputError(f"source_distance must be one or one per source, got shape {distances.shape}.")
+    for name, value in [("source_distance", distances), ("sample_rate", np.asarray(sample_rate))]:
+        if not np.all(value > 0):
             raise InputError(f"{name} must be positive, got {value}.")
     if not reverberation_time >= 0:
         raise InputError(f"reverberation_time must not be negative, got {reverberation_time}.")
 
     centre = ARRAY_PLACE * size
     directions = np.stack([np.cos(azimuths), np.sin(azimuths), np.zeros_like(azimuths)], axis=1)
-    source_places = centre + source_distance * directions
+    source_places = centre + distances.reshape(-1, 1) * directions
     microphone_places = centre + positions
     for name, places in [("source", source_places), ("microphone", microphone_places)]:
         outside = np.any((places <= 0) | (places >= size), axis=1)
@@ -99,12 +108,13 @@ def simulate_room(
             raise InputError(f"{name} {outside.argmax()} at ({place}) m is outside the room of {room_size} m.")
 
     responses = _room_responses(source_places, microphone_places, size, reverberation_time, sample_rate)
-    images = _convolve(sources, responses)
-    mixture = images.sum(axis=0)
+    images = convolve(sources, responses)
+    clean = images.sum(axis=0)
+    noise = np.zeros_like(clean)
     if signal_to_noise_ratio is not None:
-        power = np.mean(mixture**2) / 10.0 ** (signal_to_noise_ratio / 10.0)
-        mixture = mixture + np.sqrt(power) * np.random.default_rng(seed).standard_normal(mixture.shape)
-    return Scene(mixture, images, sample_rate, positions, azimuths)
+        power = np.mean(clean**2) / 10.0 ** (signal_to_noise_ratio / 10.0)
+        noise = np.sqrt(power) * np.random.default_rng(seed).standard_normal(clean.shape)
+    return Scene(clean + noise, images, noise, sample_rate, positions, azimuths)
 
 
 def demo_scene(seed: int = 0, sample_rate: int = 16000, seconds: float = 5.0) -> Scene:
@@ -187,7 +197,7 @@ def _room_responses(source_places, microphone_places, size, reverberation_time, 
     return padded
 
 
-def _convolve(sources: np.ndarray, responses: np.ndarray) -> np.ndarray:
+def convolve(sources: np.ndarray, responses: np.ndarray) -> np.ndarray:
     """Every source through its responses, cut to its own length: `(sources, microphones, samples)`."""
     num_samples = sources.shape[1]
     return signal.fftconvolve(sources[:, None], responses, axes=-1)[..., :num_samples]

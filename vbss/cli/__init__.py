@@ -1,0 +1,8 @@
+"""The command line: `vbss separate` and `vbss localize` for recordings, `vbss simulate` and `vbss demo` for scenes.
+
+Each command is a module with a function `add`, which describes its arguments, and one that runs it. Heavy imports stand
+inside the latter, so that `vbss --help` answers at once.
+"""
+
+from vbss.cli.main import console as console
+from vbss.cli.main import main as main

@@ -1,0 +1,115 @@
+"""The arguments that several commands share, under the names of the Python interface and shorter ones."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+EXIT_BAD_INPUT = 2
+
+_SETTINGS = ("model", "algorithm", "precision", "max_steps", "window", "hop", "num_directions", "loading", "seed")
+# What the arguments of `vbss.separate`, of which its errors speak, are called here.
+OPTIONS = {name: f"--{name}" for name in _SETTINGS} | {
+    "recording": "MIX",
+    "microphone_positions": "--array",
+    "num_sources": "--sources",
+    "reference_microphone": "--reference",
+    "max_steps": "--iterations",
+    "num_directions": "--directions",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(fail(f"error: {message} (see {self.prog} --help)", EXIT_BAD_INPUT))
+
+
+def fail(message: str, code: int) -> int:
+    """Say on stderr why the command ends, in one line whatever the message holds; returns the code."""
+    print("vbss:", *message.split(), file=sys.stderr)
+    return code
+
+
+def at_least(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers within limits."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum or (maximum is not None and value > maximum):
+            limits = f"from {minimum} " + ("up" if maximum is None else f"to {maximum}")
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text!r}")
+        return value
+
+    return parse
+
+
+def add_output(parser: Parser, required: bool = True) -> None:
+    """`--out`: the folder of results."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=required,
+        metavar="DIR",
+        help="folder for the results; it is made, or replaced if it holds nothing but earlier results",
+    )
+
+
+def add_quiet(parser: Parser) -> None:
+    """`--quiet`: only errors are told."""
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def add_seed(parser: Parser) -> None:
+    """`--seed`."""
+    parser.add_argument(
+        "--seed", type=at_least(0, 2**32 - 1), default=0, metavar="S", help="of all that is random (%(default)s)"
+    )
+
+
+def add_recording(parser: Parser) -> None:
+    """The recording, its microphones and the number of sources."""
+    parser.add_argument(
+        "mix",
+        metavar="MIX",
+        nargs="+",
+        help="a sound file with one channel per microphone, or one file for each microphone in order",
+    )
+    parser.add_argument(
+        "--sources", "--num-sources", type=at_least(1), required=True, metavar="N", dest="num_sources",
+        help="number of sources",
+    )  # fmt: skip
+    parser.add_argument(
+        "--array", "--microphone-positions", required=True, metavar="SPEC", dest="array",
+        help="microphone positions: circular:M:DIAMETER or linear:M:SPACING (m), or a text file "
+        "with x y or x y z (m) in one line per microphone",
+    )  # fmt: skip
+
+
+def add_settings(parser: Parser) -> None:
+    """How the recording is analysed: the fields of `vbss.Settings`, with its defaults."""
+    group = parser.add_argument_group("how the recording is analysed")
+
+    def add(*names: str, help: str, **options: Any) -> None:
+        destination = names[-1].removeprefix("--").replace("-", "_")
+        group.add_argument(*names, dest=destination, help=f"{help} (%(default)s)", **options)
+
+    add("--model", default="cgmm", help="cgmm")
+    add("--algorithm", default="em", help="em, or em-derived: the same updates, derived from the model's program")
+    add("--precision", default="float32", help="float32 or float64")
+    add("--iterations", "--max-steps", type=at_least(1), default=30, metavar="N", help="at most so many steps")
+    add("--window", type=float, default=0.064, metavar="S", help="length of the analysis window, s")
+    add("--hop", type=float, default=0.016, metavar="S", help="from one window to the next, s")
+    add("--directions", "--num-directions", type=at_least(1), default=72, metavar="D", help="candidate azimuths")
+    add("--loading", type=float, default=1e-4, metavar="X", help="white noise that every bin is taken to carry")
+    add_seed(parser)
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was chosen of `vbss.Settings`."""
+    return {name: getattr(arguments, name) for name in _SETTINGS}

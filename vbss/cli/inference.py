@@ -1,0 +1,46 @@
+"""Inference from the command line: with a progress bar, and errors that name the options."""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from vbss.cli.arguments import OPTIONS
+from vbss.errors import InputError
+
+if TYPE_CHECKING:
+    from vbss.separation import Localization
+
+    Result = TypeVar("Result", bound=Localization)
+
+
+class InferenceFailed(Exception):
+    """Inference ended without a usable posterior."""
+
+
+def infer(run: "Callable[..., Result]", what: str, quiet: bool) -> "Result":
+    """What `run(progress=...)` returns, if it can be used; a progress bar says `what` is being done.
+
+    **Raises:** `InputError` with the names that arguments have on the command line; `InferenceFailed`;
+    `KeyboardInterrupt` also where inference itself was interrupted.
+    """
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="step", leave=False, disable=quiet or not sys.stderr.isatty()) as bar:
+
+        def progress(step: int, max_steps: int, elbo: float) -> None:
+            bar.total = max_steps
+            bar.set_postfix(elbo=f"{elbo:.6g}", refresh=False)
+            bar.update(step - bar.n)
+
+        try:
+            result = run(progress=progress)
+        except InputError as error:
+            subject, space, rest = str(error).partition(" ")
+            raise InputError(OPTIONS.get(subject, subject) + space + rest) from error
+
+    status = result.solution.status
+    if status.name == "interrupted":
+        raise KeyboardInterrupt
+    if status.name == "nonfinite":
+        raise InferenceFailed(status.explanation)
+    return result

@@ -1,0 +1,69 @@
+"""The entry points of the command line, and what every command has in common: exit codes, errors, the cache."""
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from vbss.cli import demo, localize, separate, simulate
+from vbss.cli.arguments import EXIT_BAD_INPUT, Parser, fail
+from vbss.cli.inference import InferenceFailed
+
+EXIT_INFERENCE_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+_CACHE_BYTES = 512 * 2**20  # what was not used for longest is dropped beyond this
+
+
+def console() -> int:
+    """What the installed command `vbss` runs: `main`, with everything compiled kept for the next time.
+
+    The cache is in the user's cache folder; `JAX_COMPILATION_CACHE_DIR` names another, and JAX's own
+    `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
+    """
+    import platformdirs
+
+    folder = Path(platformdirs.user_cache_dir("vbss", appauthor=False)) / "compiled"
+    # Variables of the environment, as they reach JAX without its being imported for `--help`.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_CACHE_BYTES))
+    # By default only what takes a second to compile is kept; here it is the many small parts that add up.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    return main()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own arguments) and return the exit code.
+
+    0: done. 1: inference failed or memory ran out. 2: the input is wrong. 130: interrupted. Unless it is 0, one line
+    on stderr says why, and nothing was written.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except SystemExit as stop:  # argparse, after --help or a usage error
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return fail("interrupted", EXIT_INTERRUPTED)
+    except InferenceFailed as error:
+        return fail(f"error: {error}", EXIT_INFERENCE_FAILED)
+    except MemoryError as error:
+        return fail(f"error: out of memory. {error}", EXIT_INFERENCE_FAILED)
+    except (ValueError, OSError) as error:
+        return fail(f"error: {error}", EXIT_BAD_INPUT)
+    except RuntimeError as error:
+        # JAX's error for a device without enough memory, told by its text as its type is not public.
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return fail("error: out of memory; a shorter recording or fewer sources need less.", EXIT_INFERENCE_FAILED)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="vbss", description="Variational Bayesian separation and localisation of sound sources.")
+    parser.add_argument("--version", action="version", version=f"vbss {version('vbss')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (separate, localize, simulate, demo):
+        command.add(commands)
+    return parser

@@ -1,0 +1,92 @@
+"""What a report says of a result, and the folder that holds both."""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vbss.output import REPORT
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from vbss.audio import Recording
+    from vbss.separation import Localization, Separation
+
+
+def print_warnings(result: "Localization", quiet: bool) -> None:
+    """Say on stderr what the report says too."""
+    if not quiet:
+        for warning in result.warnings:
+            print(f"vbss: warning: {warning}", file=sys.stderr)
+
+
+def localization_report(files: list[str], recording: "Recording", result: "Localization") -> dict[str, Any]:
+    """What is reported of a localisation, and of a separation too; angles in degrees from 0 to 360."""
+    import numpy as np
+
+    def degrees(angles: Any) -> list[float]:
+        return (np.degrees(np.asarray(angles, dtype=float)).round(6) % 360).tolist()
+
+    solution, settings = result.solution, result.settings
+    channels, samples = recording.samples.shape
+    grid = degrees(result.azimuths)
+    posteriors = np.asarray(result.direction_posterior, dtype=float).tolist()
+    sources = [
+        {
+            "direction_degrees": direction,
+            "direction_posterior": {"azimuths_degrees": grid, "probabilities": posterior},
+        }
+        for direction, posterior in zip(degrees(result.directions), posteriors, strict=True)
+    ]
+    algorithm = settings.algorithm if isinstance(settings.algorithm, str) else repr(settings.algorithm)
+    return {
+        "schema_version": 2,
+        "vbss_version": version("vbss"),
+        "model": settings.model,
+        "algorithm": algorithm,
+        "precision": settings.precision,
+        "settings": {
+            name: getattr(settings, name)
+            for name in ("max_steps", "window", "hop", "num_directions", "loading", "seed")
+        },
+        "status": solution.status.name,
+        "warnings": list(result.warnings),
+        "num_steps": int(solution.num_steps),
+        "elbo": np.asarray(solution.elbo, dtype=float).tolist(),
+        "input": {
+            "files": files,
+            "sample_rate": recording.sample_rate,
+            "channels": channels,
+            "seconds": samples / recording.sample_rate,
+        },
+        "sources": sources,
+        "seconds": result.seconds,
+    }
+
+
+def separation_report(files: list[str], recording: "Recording", result: "Separation") -> dict[str, Any]:
+    """What is reported of a separation; its files are named as `write_separation` does."""
+    report = localization_report(files, recording, result)
+    for number, (source, share) in enumerate(zip(report["sources"], result.energy_shares, strict=True), 1):
+        source |= {"file": f"source_{number}.wav", "energy_share": float(share)}
+    return report
+
+
+def write_report(folder: Path, report: dict[str, Any], figure: "Figure") -> None:
+    """Write `report.png` and, last, `report.json`."""
+    figure.savefig(folder / "report.png")
+    (folder / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_separation(folder: Path, recording: "Recording", result: "Separation", report: dict[str, Any]) -> None:
+    """Write the sources under the names in the report, and then the report and its picture."""
+    import numpy as np
+
+    from vbss.audio import write_recording
+    from vbss.plots import plot_separation
+
+    for source, samples in zip(report["sources"], np.asarray(result.sources), strict=True):
+        write_recording(folder / source["file"], samples, result.sample_rate)
+    write_report(folder, report, plot_separation(recording, result))

@@ -1,0 +1,80 @@
+"""How a recording is analysed: the choices that `vbss.separate` and `vbss.localize` share."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from vbss.audio import STFT
+from vbss.errors import InputError, one_of, whole_number
+from vbss.inference import EM
+from vbss.models import LDACGMM
+
+MODELS = {"cgmm": LDACGMM}
+ALGORITHMS = {"em": EM(), "em-derived": EM(updates="derived")}
+PRECISIONS = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a recording is analysed.
+
+    Attributes:
+        model: "cgmm" (`vbss.models.LDACGMM`).
+        algorithm: "em", "em-derived" (the same updates, derived from the program instead of by hand), or an `EM`.
+        precision: "float32" or "float64", of all that is computed.
+        max_steps: iterations at most.
+        window: length of the analysis window, seconds.
+        hop: from one window to the next, seconds.
+        num_directions: candidate azimuths, evenly on the circle.
+        loading: white noise that the model adds to each whitened bin, relative to its power. Less separates clean
+            recordings better; float32 bears no less than about 1e-4.
+        seed: of a random start; the start of "cgmm" is not random.
+
+    Raises:
+        InputError: for a name that is not known or a number out of its range.
+    """
+
+    model: str = "cgmm"
+    algorithm: str | EM = "em"
+    precision: str = "float32"
+    max_steps: int = 30
+    window: float = 0.064
+    hop: float = 0.016
+    num_directions: int = 72
+    loading: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self):
+        one_of("model", self.model, MODELS)
+        if not isinstance(self.algorithm, EM):
+            one_of("algorithm", self.algorithm, ALGORITHMS)
+        one_of("precision", self.precision, PRECISIONS)
+        whole_number("max_steps", self.max_steps, 1)
+        whole_number("num_directions", self.num_directions, 1)
+        whole_number("seed", self.seed, 0, 2**32 - 1)
+        if not (isinstance(self.loading, float | int) and math.isfinite(self.loading) and self.loading >= 0):
+            raise InputError(f"loading must be a number, 0 or more, got {self.loading!r}.")
+
+    def check_num_sources(self, num_sources: Any) -> int:
+        """A number of sources that can be; an `InputError` otherwise."""
+        return whole_number("num_sources", num_sources, 1, self.num_directions)
+
+    def stft(self, sample_rate: int, num_samples: int) -> STFT:
+        """The transform of a recording; an `InputError` if that is shorter than a window."""
+        if self.window * sample_rate >= num_samples + 0.5:  # before a window of that length is made
+            raise InputError(
+                f"recording has {num_samples} samples ({num_samples / sample_rate:.3g} s); at "
+                f"least one window ({self.window} s) is needed."
+            )
+        return STFT.init(sample_rate, self.window, self.hop)
+
+    @property
+    def inference(self) -> EM:
+        """The algorithm itself."""
+        return self.algorithm if isinstance(self.algorithm, EM) else ALGORITHMS[self.algorithm]
+
+    def in_precision(self):
+        """A context in which JAX computes in this precision."""
+        return jax.enable_x64(self.precision == "float64")
