@@ -79,7 +79,8 @@ def known_masks(monkeypatch):
         return KnownSolution(source, direction)
 
     # What is traced once would keep the first test's stand-in.
-    monkeypatch.setattr(vbss.separation, "_front_end", inspect.unwrap(vbss.separation._front_end))
+    for traced in ("_front_end", "_probabilities"):
+        monkeypatch.setattr(vbss.separation, traced, inspect.unwrap(getattr(vbss.separation, traced)))
     monkeypatch.setitem(vbss.separation.MODELS, "cgmm", SimpleNamespace(init=init))
     monkeypatch.setattr(vbss.separation, "fit", fit)
     return given
@@ -242,6 +243,7 @@ def test_doubtful_results_are_told(monkeypatch):
         return solution
 
     monkeypatch.setattr(vbss.separation, "fit", fit)
+    monkeypatch.setattr(vbss.separation, "_probabilities", inspect.unwrap(vbss.separation._probabilities))
     line = read_microphone_positions("linear:4:0.03")
     in_line, fell, posterior, shared = localize(recording()[1], line, 3, num_directions=4).warnings
     assert "stand in a line" in in_line

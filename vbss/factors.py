@@ -6,6 +6,7 @@ A factor covers one site, or an indicator together with a latent given it. Its v
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -266,13 +267,24 @@ def started(factor: Factor, value: Array) -> Factor:
     else:
         raise ValueError(f"start: site {factor.sites[-1]!r} cannot be started from an array")
     _check_shape(factor.sites[0], value, jnp.moveaxis(expected, axis, -1).shape)
-    if not isinstance(value, Tracer) and not bool(((value >= 0).all(-1) & (value.sum(-1) > 0)).all()):
+    if not isinstance(value, Tracer) and not bool(_are_probabilities(value)):
         raise ValueError(
             f"start: site {factor.sites[0]!r} must hold probabilities of the states along its last axis: none negative "
             "or nan, not all zero"
         )
-    logits = jnp.log(jnp.maximum(jnp.asarray(value, expected.dtype), jnp.finfo(expected.dtype).tiny))
-    return factor.with_natural({**factor.canonical(), key: jnp.moveaxis(logits, -1, axis)})
+    logits = _log_probabilities(jnp.asarray(value, expected.dtype), axis)
+    return factor.with_natural({**factor.canonical(), key: logits})
+
+
+# Compiled, as are all that run once outside the iteration: a start is otherwise the compilation of many small things.
+@jax.jit
+def _are_probabilities(value: Array) -> Array:
+    return ((value >= 0).all(-1) & (value.sum(-1) > 0)).all()
+
+
+@partial(jax.jit, static_argnums=1)
+def _log_probabilities(value: Array, axis: int) -> Array:
+    return jnp.moveaxis(jnp.log(jnp.maximum(value, jnp.finfo(value.dtype).tiny)), -1, axis)
 
 
 def _check_shape(site: str, value: Array, shape: tuple[int, ...]) -> None:

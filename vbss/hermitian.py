@@ -61,7 +61,7 @@ def inverse_and_log_determinant(
     """Packed inverse and log determinant of a packed Hermitian positive definite matrix, from one Cholesky factor.
 
     A matrix that is not positive definite gives nan. Up to 8 rows the factorisation is straight-line real code over the
-    batch, which compiles to one vectorised kernel instead of one small LAPACK call per matrix.
+    batch, which compiles to vectorised kernels instead of one small LAPACK call per matrix.
     """
     size = isqrt(packed.shape[-1])
     if size > _UNROLLED_SIZE:
@@ -79,7 +79,7 @@ def _by_lapack(packed: Array) -> tuple[Array, Array]:
 def _unrolled(packed: Array, size: int) -> tuple[Array, Array]:
     rows, columns = _upper(size)
     scale = sqrt(0.5)
-    entry = jax.lax.optimization_barrier([packed[..., i] for i in range(size * size)])
+    entry = [packed[..., i] for i in range(size * size)]
     real = {(int(j), int(i)): entry[size + n] * scale for n, (i, j) in enumerate(zip(rows, columns, strict=True))}
     imaginary = {
         (int(j), int(i)): -entry[size + len(rows) + n] * scale
@@ -87,36 +87,35 @@ def _unrolled(packed: Array, size: int) -> tuple[Array, Array]:
     }
 
     # A = L L^H, column by column; L as pairs (real, imaginary) below the diagonal, its diagonal real.
-    # The barriers make the compiler keep each column: fused to the end, every entry of the result would recompute them.
+    # Entries are divided by a pivot's root, not multiplied by its reciprocal: the compiler keeps what a division gives,
+    # but would compute a product again for every entry of the result that needs it.
     lower: dict[tuple[int, int], tuple[Array, Array]] = {}
-    inverse_diagonal: list[Array] = []
+    pivots: list[Array] = []
     log_determinant = jnp.zeros_like(entry[0])
     for j in range(size):
         pivot = entry[j] - sum(
             (lower[j, k][0] ** 2 + lower[j, k][1] ** 2 for k in range(j)), start=jnp.zeros_like(entry[0])
         )
         pivot = jnp.where(pivot > 0, pivot, jnp.nan)
-        log_determinant = log_determinant + jnp.log(pivot)
-        inverse_diagonal.append(jax.lax.rsqrt(pivot))
+        pivots.append(jnp.sqrt(pivot))
+        log_determinant = log_determinant + 2 * jnp.log(pivots[j])
         for i in range(j + 1, size):
             a, b = real[i, j], imaginary[i, j]
             for k in range(j):
                 (c, d), (e, f) = lower[i, k], lower[j, k]
                 a, b = a - (c * e + d * f), b - (d * e - c * f)
-            lower[i, j] = (a * inverse_diagonal[j], b * inverse_diagonal[j])
-        lower, inverse_diagonal = jax.lax.optimization_barrier((lower, inverse_diagonal))
+            lower[i, j] = (a / pivots[j], b / pivots[j])
 
     # W = L^-1 by forward substitution, then A^-1 = W^H W.
     zero = jnp.zeros_like(entry[0])
-    inverse: dict[tuple[int, int], tuple[Array, Array]] = {(j, j): (inverse_diagonal[j], zero) for j in range(size)}
+    inverse: dict[tuple[int, int], tuple[Array, Array]] = {(j, j): (1 / pivots[j], zero) for j in range(size)}
     for j in range(size):
         for i in range(j + 1, size):
             a, b = zero, zero
             for k in range(j, i):
                 (c, d), (e, f) = lower[i, k], inverse[k, j]
                 a, b = a - (c * e - d * f), b - (c * f + d * e)
-            inverse[i, j] = (a * inverse_diagonal[i], b * inverse_diagonal[i])
-        inverse = jax.lax.optimization_barrier(inverse)
+            inverse[i, j] = (a / pivots[i], b / pivots[i])
 
     diagonal = [
         sum((inverse[k, i][0] ** 2 + inverse[k, i][1] ** 2 for k in range(i, size)), start=zero) for i in range(size)
@@ -129,5 +128,4 @@ def _unrolled(packed: Array, size: int) -> tuple[Array, Array]:
             a, b = a + c * e + d * f, b + c * f - d * e
         upper_real.append(a * sqrt(2))
         upper_imaginary.append(b * sqrt(2))
-    entries = jax.lax.optimization_barrier(diagonal + upper_real + upper_imaginary)
-    return jnp.stack(entries, -1), log_determinant
+    return jnp.stack(diagonal + upper_real + upper_imaginary, -1), log_determinant

@@ -19,6 +19,7 @@ from vbss.audio.filters import multichannel_wiener, normalize_bins
 from vbss.audio.geometry import azimuth_grid, steering_vectors
 from vbss.audio.stft import STFT
 from vbss.inference import Solution, Status, fit
+from vbss.posterior import Posterior
 from vbss.program import Model
 from vbss.settings import MODELS, Settings
 
@@ -149,9 +150,9 @@ def _localize(
         clock("transform", (mixture, data))
         key = jax.random.key(settings.seed)
         solution = fit(model, data, settings.inference, key=key, max_steps=settings.max_steps, progress=progress)
-        masks = np.swapaxes(_probabilities(solution, "source"), 0, 1)
-        direction_posterior = _probabilities(solution, "direction")
-        clock("inference", ())
+        masks, direction_posterior = (
+            np.asarray(probs) for probs in clock("inference", _probabilities(solution.posterior))
+        )
     directions = azimuths[np.argmax(direction_posterior, axis=1)]
     localization = {
         "azimuths": azimuths,
@@ -204,9 +205,14 @@ def _filter(
     return stft.inverse(multichannel_wiener(mixture, masks, reference_microphone), num_samples)
 
 
-def _probabilities(solution: Solution, site: str) -> Float[np.ndarray, "*plates states"]:
+@eqx.filter_jit
+def _probabilities(
+    posterior: Posterior,
+) -> tuple[Float[Array, "frames frequencies sources"], Float[Array, "sources directions"]]:
+    """The masks and the directions' posterior."""
+    source, direction = posterior["source"], posterior["direction"]
     # The posterior of an indicator is a categorical distribution, which the general type does not say.
-    return np.asarray(solution.posterior[site].probs)  # pyright: ignore[reportAttributeAccessIssue]
+    return jnp.swapaxes(source.probs, 0, 1), direction.probs  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _doubts(solution: Solution, direction_posterior: np.ndarray, directions: np.ndarray) -> Iterator[str]:

@@ -1,22 +1,15 @@
 """The complex inverse Wishart distribution of Hermitian positive definite matrices."""
 
-from math import isqrt
-
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import gammaln
-from jaxtyping import Array, Float
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array
 from numpyro.distributions.util import validate_sample
 
+from vbss.distributions.cholesky import adjoint, squared
+from vbss.distributions.complex_wishart import bartlett, log_complex_multigamma, wishart_arguments
 from vbss.distributions.constraints import hermitian_positive_definite
 from vbss.hermitian import inverse_and_log_determinant, pack, unpack
-
-
-def log_complex_multigamma(concentration: Float[Array, "*batch"], size: int) -> Float[Array, "*batch"]:
-    """log of the complex multivariate gamma function, M(M-1)/2 log pi + sum_i log Gamma(nu - i)."""
-    shifted = concentration[..., None] - jnp.arange(size, dtype=concentration.dtype)
-    return size * (size - 1) / 2 * jnp.log(jnp.pi).astype(concentration.dtype) + gammaln(shifted).sum(-1)
 
 
 class ComplexInverseWishart(dist.Distribution):
@@ -30,41 +23,26 @@ class ComplexInverseWishart(dist.Distribution):
     H^-1 and log|H|. Source: deep Bayesian cGMM paper, equation (6), with its normaliser.
 
     Raises:
-        ValueError: if `packed_scale` is complex or its last axis does not have M*M entries.
+        InputError: if an argument is complex, `packed_scale` does not end in M*M entries, or the shapes do not
+            broadcast.
     """
 
     support = hermitian_positive_definite  # type: ignore[assignment]
     pytree_data_fields = ("degrees_of_freedom", "packed_scale")
 
     def __init__(self, degrees_of_freedom, packed_scale, *, validate_args=None):
-        packed_scale = jnp.asarray(packed_scale)
-        shape = packed_scale.shape
-        if not shape or isqrt(shape[-1]) ** 2 != shape[-1] or jnp.iscomplexobj(packed_scale):
-            raise ValueError(
-                "packed_scale must hold the M*M real coordinates of Psi (vbss.hermitian.pack) along its last axis, got "
-                f"{packed_scale.dtype} of shape {shape}"
-            )
-        self.degrees_of_freedom = jnp.asarray(degrees_of_freedom, packed_scale.dtype)
-        self.packed_scale = packed_scale
-        size = isqrt(shape[-1])
-        batch_shape = jnp.broadcast_shapes(self.degrees_of_freedom.shape, shape[:-1])
+        self.degrees_of_freedom, self.packed_scale, batch_shape, size = wishart_arguments(
+            "packed_scale", degrees_of_freedom, packed_scale
+        )
         super().__init__(batch_shape, (size, size), validate_args=validate_args)
 
     def sample(self, key, sample_shape=()):  # type: ignore[override]
-        """Bartlett's construction of the precision, inverted."""
-        size = self.event_shape[-1]
-        shape = (*sample_shape, *self.batch_shape)
+        """L B^-H B^-1 L^H with Psi = L L^H and B by Bartlett's construction: the inverse of a Wishart matrix."""
         assert key is not None
-        key_diagonal, key_lower = jax.random.split(key)
-        precision_scale, _ = inverse_and_log_determinant(self.packed_scale)
-        factor = jnp.linalg.cholesky(unpack(precision_scale))
-        dtype = factor.dtype
-        concentration = self.degrees_of_freedom[..., None] - jnp.arange(size, dtype=self.packed_scale.dtype)
-        chi = jnp.sqrt(jax.random.gamma(key_diagonal, jnp.broadcast_to(concentration, (*shape, size))))
-        lower = jnp.tril(jax.random.normal(key_lower, (*shape, size, size), dtype), -1)
-        root = factor @ (lower + chi.astype(dtype)[..., None] * jnp.eye(size, dtype=dtype))
-        precision = root @ jnp.conj(jnp.swapaxes(root, -1, -2))
-        return unpack(inverse_and_log_determinant(pack(precision))[0])
+        shape, size = (*sample_shape, *self.batch_shape), self.event_shape[-1]
+        white = bartlett(key, self.degrees_of_freedom, shape, size)
+        scale = jnp.broadcast_to(jnp.linalg.cholesky(unpack(self.packed_scale)), white.shape)
+        return unpack(pack(squared(adjoint(solve_triangular(white, adjoint(scale), lower=True)))))
 
     @validate_sample
     def log_prob(self, value):

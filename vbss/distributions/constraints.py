@@ -1,10 +1,59 @@
-"""Constraints that NumPyro lacks: complex-valued supports, and logarithms of probabilities that may be zero."""
+"""Constraints that NumPyro lacks: complex-valued supports, and logarithms of probabilities that may be zero.
+
+`vbss.distributions.transforms` maps real coordinates onto those that a latent variable may have.
+"""
+
+from math import isqrt
 
 import jax.numpy as jnp
-from numpyro.distributions.constraints import Constraint
+from numpyro.distributions.constraints import ParameterFreeConstraint
+
+from vbss.hermitian import packed_identity, unpack
 
 
-class _HermitianPositiveDefinite(Constraint):
+class _ComplexScalar(ParameterFreeConstraint):
+    event_dim = 0
+
+    def __call__(self, x):
+        return jnp.isfinite(x)
+
+    def feasible_like(self, prototype):
+        return jnp.zeros_like(prototype)
+
+
+class _ComplexVector(ParameterFreeConstraint):
+    event_dim = 1
+
+    def __call__(self, x):
+        return jnp.isfinite(x).all(-1)
+
+    def feasible_like(self, prototype):
+        return jnp.zeros_like(prototype)
+
+
+class _ComplexUnitVector(ParameterFreeConstraint):
+    event_dim = 1
+
+    def __call__(self, x):
+        norm = jnp.linalg.norm(x, axis=-1)
+        return jnp.abs(norm - 1) < 10 * jnp.finfo(norm.dtype).eps * x.shape[-1] ** 0.5
+
+    def feasible_like(self, prototype):
+        return jnp.full_like(prototype, prototype.shape[-1] ** -0.5)
+
+
+class _ComplexLowerCholesky(ParameterFreeConstraint):
+    event_dim = 2
+
+    def __call__(self, x):
+        diagonal = jnp.diagonal(x, axis1=-2, axis2=-1)
+        return (x == jnp.tril(x)).all((-2, -1)) & ((diagonal.real > 0) & (diagonal.imag == 0)).all(-1)
+
+    def feasible_like(self, prototype):
+        return jnp.broadcast_to(jnp.eye(prototype.shape[-1], dtype=prototype.dtype), prototype.shape)
+
+
+class _HermitianPositiveDefinite(ParameterFreeConstraint):
     event_dim = 2
 
     def __call__(self, x):
@@ -16,24 +65,18 @@ class _HermitianPositiveDefinite(Constraint):
     def feasible_like(self, prototype):
         return jnp.broadcast_to(jnp.eye(prototype.shape[-1], dtype=prototype.dtype), prototype.shape)
 
-    def tree_flatten(self):
-        return (), ((), {})
 
-
-class _ComplexVector(Constraint):
+class _PackedHermitianPositiveDefinite(ParameterFreeConstraint):
     event_dim = 1
 
     def __call__(self, x):
-        return jnp.isfinite(x).all(-1)
+        return jnp.linalg.eigvalsh(unpack(x))[..., 0] > 0
 
     def feasible_like(self, prototype):
-        return jnp.zeros_like(prototype)
-
-    def tree_flatten(self):
-        return (), ((), {})
+        return jnp.broadcast_to(packed_identity(isqrt(prototype.shape[-1]), prototype.dtype), prototype.shape)
 
 
-class _LogWeights(Constraint):
+class _LogWeights(ParameterFreeConstraint):
     event_dim = 1
 
     def __call__(self, x):
@@ -42,10 +85,11 @@ class _LogWeights(Constraint):
     def feasible_like(self, prototype):
         return jnp.zeros_like(prototype)
 
-    def tree_flatten(self):
-        return (), ((), {})
 
-
-hermitian_positive_definite = _HermitianPositiveDefinite()
+complex_scalar = _ComplexScalar()
 complex_vector = _ComplexVector()
+complex_unit_vector = _ComplexUnitVector()
+complex_lower_cholesky = _ComplexLowerCholesky()
+hermitian_positive_definite = _HermitianPositiveDefinite()
+packed_hermitian_positive_definite = _PackedHermitianPositiveDefinite()
 log_weights = _LogWeights()

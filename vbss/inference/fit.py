@@ -1,6 +1,7 @@
 """The one loop: compiled once per shape, run in chunks of steps."""
 
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +18,9 @@ from vbss.posterior import Posterior, default_posterior, initial_posterior
 from vbss.program import Model
 
 Progress = Callable[[int, int, float], Any]
-_CHUNK = 10  # steps between two looks at progress and interruption
+_FIRST_CHUNK = 2  # steps before the first look at progress and interruption
+_LONGEST_CHUNK = 50
+_SECONDS = 0.5  # between two looks
 
 
 def fit(
@@ -41,7 +44,7 @@ def fit(
             (its model replaces `model`) through the same states as if it had not stopped. By default the model's own
             `start`.
         max_steps: iterations at most, counted from here.
-        progress: called as progress(step, max_steps, elbo) every few steps.
+        progress: called as progress(step, max_steps, elbo) about twice a second.
 
     Ctrl-C ends the run with status `interrupted` and all that was inferred until the last chunk of steps.
 
@@ -84,10 +87,12 @@ def prepare(model: Model, data: Any) -> tuple:
         ValueError: otherwise, naming the argument.
     """
     arguments = tuple(jax.tree.map(_array, argument) for argument in (data if isinstance(data, tuple) else (data,)))
-    for position, leaf in enumerate(jax.tree.leaves(arguments)):
+    leaves = jax.tree.leaves(arguments)
+    is_finite = np.asarray(_are_finite(leaves))
+    for position, leaf in enumerate(leaves):
         if leaf.size == 0:
             raise InputError(f"data: argument {position} is empty, its shape is {leaf.shape}")
-        if eqx.is_inexact_array(leaf) and not bool(jnp.isfinite(leaf).all()):
+        if not is_finite[position]:
             raise InputError(f"data: argument {position} of shape {leaf.shape} holds infinite or nan values")
     for name in model.parameter_kinds():
         value = getattr(model, name)
@@ -95,6 +100,11 @@ def prepare(model: Model, data: Any) -> tuple:
             raise InputError(f"{type(model).__name__}.{name} must be an array of real floating numbers without nan")
     model.validate(*arguments)
     return arguments
+
+
+@jax.jit
+def _are_finite(leaves: list[Array]) -> Array:
+    return jnp.stack([jnp.isfinite(leaf).all() if eqx.is_inexact_array(leaf) else jnp.array(True) for leaf in leaves])
 
 
 def _array(value: Any) -> Array:
@@ -105,24 +115,32 @@ def _array(value: Any) -> Array:
 
 def _strong(tree: Any) -> Any:
     """Without weak types, which would cost a second compilation."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if eqx.is_array(x) else x, tree)
+
+    def strong(leaf: Any) -> Any:
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if eqx.is_array(leaf) and leaf.weak_type else leaf
+
+    return jax.tree.map(strong, tree)
 
 
 def _run(
     model: Model, posterior: Posterior, data: tuple, algorithm: EM, max_steps: int, progress: Progress | None
 ) -> Solution:
     bounds: list[np.ndarray] = []
+    chunk = _FIRST_CHUNK
     previous = jnp.asarray(-jnp.inf, _real_dtype(data))
     done, status = 0, Status.running
     observations = _observe(model, posterior, data)
     try:
         while status is Status.running and done < max_steps:
-            num_steps = jnp.int32(min(_CHUNK, max_steps - done))
+            started = perf_counter()
+            num_steps = jnp.int32(min(chunk, max_steps - done))
             result = _chunk(algorithm, model, posterior, data, observations, previous, num_steps)
             jax.block_until_ready(result)
             model, posterior, previous, trace, count, code = result
             bounds.append(np.asarray(trace)[: int(count)])
             done, status = done + int(count), Status(int(code))
+            seconds_per_step = (perf_counter() - started) / int(count)
+            chunk = int(np.clip(_SECONDS / seconds_per_step, 1, _LONGEST_CHUNK))
             if progress is not None:
                 progress(done, max_steps, float(previous))
         bound, code = _last(algorithm, model, posterior, data, observations, previous)
@@ -177,7 +195,7 @@ def _chunk(
         return stepped, bound, trace.at[count].set(bound), count + 1, status
 
     arrays, static = eqx.partition((model, posterior), eqx.is_array)
-    carry = (arrays, previous, jnp.zeros(_CHUNK, previous.dtype), jnp.int32(0), jnp.int32(Status.running.value))
+    carry = (arrays, previous, jnp.zeros(_LONGEST_CHUNK, previous.dtype), jnp.int32(0), jnp.int32(Status.running.value))
     arrays, previous, trace, count, status = jax.lax.while_loop(go_on, body, carry)
     model, posterior = eqx.combine(arrays, static)
     return model, posterior, previous, trace, count, status

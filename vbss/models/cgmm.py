@@ -7,6 +7,7 @@ stand beside the names; H, lambda, pi, phi, z, w are theirs).
 from collections.abc import Callable, Mapping
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Bool, Complex, Float
@@ -141,13 +142,20 @@ class LDACGMM(Model):
             )
         if not jnp.issubdtype(mixture.dtype, jnp.complexfloating):
             raise InputError(f"mixture must be complex, got {mixture.dtype}")
-        if not bool(jnp.isfinite(self.templates).all()):
-            raise InputError("the model's templates must be finite: were its steering vectors?")
         if is_observed is not None and (is_observed.shape != mixture.shape[:2] or is_observed.dtype != bool):
             raise InputError(
                 f"is_observed must be boolean of shape (frequencies, frames) {mixture.shape[:2]}, got "
                 f"{is_observed.dtype} of shape {is_observed.shape}"
             )
-        observed = mixture if is_observed is None else mixture * is_observed[..., None].astype(mixture.dtype)
-        if not bool(jnp.any(observed != 0)):
+        templates_are_finite, is_heard = _look(self.templates, mixture, is_observed)
+        if not bool(templates_are_finite):
+            raise InputError("the model's templates must be finite: were its steering vectors?")
+        if not bool(is_heard):
             raise InputError("mixture must not be silent")
+
+
+@jax.jit
+def _look(templates: Array, mixture: Array, is_observed: Array | None) -> tuple[Array, Array]:
+    """Whether the templates are finite, and whether there is sound."""
+    is_sound = jnp.any(mixture != 0, -1)
+    return jnp.isfinite(templates).all(), jnp.any(is_sound if is_observed is None else is_sound & is_observed)

@@ -54,26 +54,35 @@ def _counts(posterior: Posterior, data: tuple) -> Array:
 
 def _source_scatters(posterior: Posterior, data: tuple, observations: Observations) -> Array:
     weights = _observed(data, _source_probs(posterior) / posterior.points["power"])
-    return _einsum("fpt,fkt->fkp", _scatter(observations), weights)
+    return _einsum("fpt,fkt->fpk", _scatter(observations), weights)
 
 
 def _quadratic_forms(posterior: Posterior, observations: Observations) -> Array:
     precision, _ = _precisions(posterior)
-    source_precision = _einsum("kd,fdp->fkp", _direction_probs(posterior), precision)
+    source_precision = _einsum("fkd,fdp->fkp", _everywhere(_direction_probs(posterior), precision), precision)
     return _einsum("fpt,fkp->fkt", _scatter(observations), source_precision)
+
+
+def _everywhere(direction_probs: Array, like: Array) -> Array:
+    """The probabilities (k, d) at every frequency: products one frequency at a time need no transposed copy."""
+    return jnp.broadcast_to(direction_probs[None], (like.shape[0], *direction_probs.shape))
 
 
 def _source_log_determinants(posterior: Posterior) -> Array:
     return _einsum("kd,fd->fk", _direction_probs(posterior), _precisions(posterior)[1])
 
 
+def _misfit(posterior: Posterior, data: tuple, observations: Observations) -> Array:
+    """sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)], for every source and direction (k, d)."""
+    precision, log_determinant = _precisions(posterior)
+    counts, scatters = _counts(posterior, data), _source_scatters(posterior, data, observations)
+    return _einsum("fk,fd->kd", counts, log_determinant) + _einsum("fdp,fpk->fdk", precision, scatters).sum(0).T
+
+
 def direction(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(E2), equation (17): log w_kd = log phi_d - sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)]."""
     precision, log_determinant = _precisions(posterior)
-    counts = _counts(posterior, data)
-    scatters = _source_scatters(posterior, data, observations)
-    fit = _einsum("fk,fd->kd", counts, log_determinant) + _einsum("fdp,fkp->kd", precision, scatters)
-    return {"onehot": posterior.points["log_direction_weights"][None] - fit}
+    return {"onehot": posterior.points["log_direction_weights"][None] - _misfit(posterior, data, observations)}
 
 
 def log_direction_weights(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
@@ -94,7 +103,8 @@ def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observatio
     """(M1), equation (9) with the prior's (nu - M) G: coefficients of H^-1 and of log|H|."""
     size = _size(observations)
     probs = _direction_probs(posterior)
-    scatter = _einsum("kd,fkp->fdp", probs, _source_scatters(posterior, data, observations))
+    scatters = _source_scatters(posterior, data, observations)
+    scatter = _einsum("fkd,fpk->fdp", _everywhere(probs, scatters), scatters)
     counts = _einsum("kd,fk->fd", probs, _counts(posterior, data))
     nu = model.degrees_of_freedom
     return {"precision": -((nu - size) * model.templates + scatter), "log_determinant": -(nu + size + counts)}
@@ -125,15 +135,13 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
     log_z, log_w = jax.nn.log_softmax(source_logits, -2), jax.nn.log_softmax(direction_logits, -1)
     z, w = _source_probs(posterior), _direction_probs(posterior)
     precision, log_determinant = _precisions(posterior)
-    scatters = _source_scatters(posterior, data, observations)
     log_pi = posterior.points["log_mixing_weights"].T[None]
     per_bin = z * (log_pi - log_z - _observed(data, size * (jnp.log(lam) + log(pi))))
-    per_source = _counts(posterior, data) * _source_log_determinants(posterior)
-    quadratic = (_einsum("kd,fdp->fkp", w, precision) * scatters).sum()
-    directions = (w * (posterior.points["log_direction_weights"][None] - log_w)).sum()
+    misfit = _misfit(posterior, data, observations)
+    directions = w * (posterior.points["log_direction_weights"][None] - log_w - misfit)
     prior = ComplexInverseWishart(model.degrees_of_freedom, (model.degrees_of_freedom - size) * model.templates)
     log_prior = prior.expected_log_prob({"precision": precision, "log_determinant": log_determinant}).sum()
-    return per_bin.sum() - per_source.sum() - quadratic + directions + log_prior
+    return per_bin.sum() + directions.sum() + log_prior
 
 
 CLOSED_FORMS: Mapping[str, Callable] = {
