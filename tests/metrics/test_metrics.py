@@ -3,7 +3,7 @@ import pytest
 from scipy import signal
 
 from vbss.errors import InputError
-from vbss.metrics import angular_error, signal_to_distortion_ratio
+from vbss.metrics import angular_error, separation_ratios, signal_to_distortion_ratio
 
 
 @pytest.fixture
@@ -59,10 +59,11 @@ def test_perfect_and_silent_estimates_are_finite(references):
     np.testing.assert_array_equal(permutation, [0, 1, 2])
 
 
+@pytest.mark.parametrize("measure", [signal_to_distortion_ratio, separation_ratios])
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda r, e: (r[:2], e), r"\(2, 8000\) and \(3, 8000\)"),
+        (lambda r, e: (r[:, 1:], e), r"\(3, 7999\) and \(3, 8000\)"),
         (lambda r, e: (r[0], e[0]), "shape"),
         (lambda r, e: (r[:0], e[:0]), "shape"),
         (lambda r, e: (r[:, :511], e[:, :511]), "511"),
@@ -70,9 +71,61 @@ def test_perfect_and_silent_estimates_are_finite(references):
         (lambda r, e: (r, e * np.nan), "estimates must be finite"),
     ],
 )
-def test_bad_signals_are_refused(references, break_it, message):
+def test_bad_signals_are_refused(references, measure, break_it, message):
     with pytest.raises(InputError, match=message):
-        signal_to_distortion_ratio(*break_it(references, references))
+        measure(*break_it(references, references))
+
+
+def test_wrong_numbers_of_estimates_are_refused(references):
+    with pytest.raises(InputError, match=r"\(2, 8000\) and \(3, 8000\)"):
+        signal_to_distortion_ratio(references[:2], references)
+    with pytest.raises(InputError, match="at least as many as references, got 2 for 3"):
+        separation_ratios(references, references[:2])
+
+
+def test_sdr_of_all_ratios_is_the_sdr_alone(references):
+    noise = np.random.default_rng(1).standard_normal(references.shape)
+    estimates = (references + noise * [[0.1], [0.3], [1.0]])[[2, 0, 1]]
+    ratios, permutation = signal_to_distortion_ratio(references, estimates)
+    found = separation_ratios(references, estimates)
+    np.testing.assert_allclose(found.sdr, ratios, atol=1e-8)
+    np.testing.assert_array_equal(found.permutation, permutation)
+
+
+def test_interference_is_told_from_other_distortion(references):
+    noise = np.random.default_rng(1).standard_normal(references.shape)
+    others = references[[1, 2, 0]]
+    found = separation_ratios(references, references + 0.1 * others + 0.1 * noise)
+    np.testing.assert_allclose(found.sir, 20.0, atol=1.0)  # filters of the others explain some of the noise, too
+    np.testing.assert_allclose(found.sdr, -10 * np.log10(0.02), atol=0.6)
+    np.testing.assert_allclose(found.si_sdr, -10 * np.log10(0.02), atol=0.2)
+
+
+def test_scale_invariant_ratio_forgives_a_gain_but_no_filter(references):
+    references[:, -10:] = 0.0  # room for the delay
+    delayed = np.roll(references, 5, axis=1)
+    found = separation_ratios(references, -3.0 * (references + delayed))
+    np.testing.assert_allclose(found.si_sdr, 0.0, atol=0.3)
+    assert np.all(found.sdr > 90)
+    assert np.all(separation_ratios(references, -3.0 * references).si_sdr > 100)
+
+
+def test_spare_estimates_are_left_over(references):
+    noise = np.random.default_rng(1).standard_normal(references.shape)
+    estimates = np.concatenate(
+        [noise[:1], references[[1]], 0 * noise[:1], references[[2]], references[[0]] + noise[:1]]
+    )
+    found = separation_ratios(references, estimates)
+    np.testing.assert_array_equal(found.permutation, [4, 1, 3])
+    np.testing.assert_allclose(found.sdr[0], 0.0, atol=0.6)
+
+
+def test_all_ratios_of_silence_and_of_a_single_source_are_finite(references):
+    silent = separation_ratios(references[:2], np.stack([references[0], np.zeros(references.shape[1])]))
+    assert silent.sdr[1] == silent.sir[1] == silent.si_sdr[1] == -120
+    single = separation_ratios(references[:1], 1e-9 * references[:1])
+    assert single.sir[0] == 120
+    assert single.si_sdr[0] > 100
 
 
 def test_angular_error_goes_the_short_way_round():

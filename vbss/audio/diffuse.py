@@ -9,6 +9,19 @@ _QUIET = 10**-2.5  # a frame this far below the loud ones (25 dB in power) is a 
 _LOUD = 95  # percentile of the frames' powers that counts as loud: a click or the slam of a door does not
 
 
+def diffuse_coherence(
+    microphone_positions: Float[np.ndarray, "microphones 3"],
+    frequencies: Float[np.ndarray, " frequencies"],
+    speed_of_sound: float = 343.0,
+) -> Float[np.ndarray, "frequencies microphones microphones"]:
+    """The coherence of two microphones at distance r (m) in sound from all directions alike: sinc(2 f r / c), f in Hz.
+
+    This is sin(2 pi f r / c) / (2 pi f r / c), with c the speed of sound in m/s.
+    """
+    distances = np.linalg.norm(microphone_positions[:, None] - microphone_positions[None], axis=-1)
+    return np.sinc(2 * frequencies[:, None, None] * distances[None] / speed_of_sound)
+
+
 def diffuse_whitening(
     microphone_positions: Float[np.ndarray, "microphones 3"],
     frequencies: Float[Array, " frequencies"],
@@ -28,11 +41,8 @@ def diffuse_whitening(
     Returns:
         Symmetric positive definite matrices, of the frequencies' dtype.
     """
-    separations = microphone_positions[:, None] - microphone_positions[None]
-    distances = np.sqrt((separations**2).sum(-1))
-    hertz = np.asarray(frequencies, np.float64)[:, None, None]
-    coherence = np.sinc(2 * hertz * distances[None] / speed_of_sound)
-    loaded = (coherence + _SENSOR_SHARE * np.eye(len(distances))[None]) / (1 + _SENSOR_SHARE)
+    coherence = diffuse_coherence(microphone_positions, np.asarray(frequencies, np.float64), speed_of_sound)
+    loaded = (coherence + _SENSOR_SHARE * np.eye(coherence.shape[-1])[None]) / (1 + _SENSOR_SHARE)
     values, vectors = np.linalg.eigh(loaded)
     whitening = (vectors / np.sqrt(values)[:, None, :]) @ vectors.transpose(0, 2, 1)
     return jnp.asarray(whitening, frequencies.dtype)

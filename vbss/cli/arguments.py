@@ -2,9 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
+
+from vbss.errors import InputError
 
 EXIT_BAD_INPUT = 2
 
@@ -31,6 +33,12 @@ def fail(message: str, code: int) -> int:
     """Say on stderr why the command ends, in one line whatever the message holds; returns the code."""
     print("vbss:", *message.split(), file=sys.stderr)
     return code
+
+
+def in_options(error: InputError, options: Mapping[str, str]) -> InputError:
+    """The error with its subject, an argument of a Python function, called as the command line calls it."""
+    subject, space, rest = str(error).partition(" ")
+    return InputError(options.get(subject, subject) + space + rest)
 
 
 def at_least(minimum: int, maximum: int | None = None) -> Callable[[str], int]:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from vbss.cli.arguments import OPTIONS
+from vbss.cli.arguments import OPTIONS, in_options
 from vbss.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def infer(run: "Callable[..., Result]", what: str, quiet: bool) -> "Result":
         try:
             result = run(progress=progress)
         except InputError as error:
-            subject, space, rest = str(error).partition(" ")
-            raise InputError(OPTIONS.get(subject, subject) + space + rest) from error
+            raise in_options(error, OPTIONS) from error
 
     status = result.solution.status
     if status.name == "interrupted":

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vbss.cli.arguments import Parser, add_quiet, add_seed, at_least
+from vbss.cli.arguments import Parser, add_quiet, add_seed, at_least, in_options
 from vbss.errors import InputError
 from vbss.output import check_output_folder, new_output_folder
 
@@ -97,8 +97,7 @@ def _run(arguments: argparse.Namespace) -> None:
     try:
         _simulate(arguments)
     except InputError as error:
-        subject, space, rest = str(error).partition(" ")
-        raise InputError(_OPTIONS.get(subject, subject) + space + rest) from error
+        raise in_options(error, _OPTIONS) from error
     if not arguments.quiet:
         print(f"{arguments.out}: {arguments.scenes} scenes of {arguments.num_sources} sources")
 

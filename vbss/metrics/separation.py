@@ -1,12 +1,70 @@
 """Quality of separated sources against the true ones."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+from scipy.optimize import linear_sum_assignment
 
 from vbss.errors import InputError
 
 FILTER_LENGTH = 512  # taps of the distortion filter that is forgiven, as in BSS Eval
 LIMIT = 120.0  # dB; beyond it the ratio is rounding error
+
+
+class SeparationRatios(NamedTuple):
+    """Ratios of separated sources, dB, in the order of the references, limited to [-120, 120].
+
+    Attributes:
+        sdr: signal to distortion, which is all that is not the source through a filter of 512 taps (BSS Eval).
+        sir: signal to interference, which is what the other sources through such filters explain beyond that (BSS
+            Eval); 120 for a single source.
+        si_sdr: scale-invariant signal to distortion: as `sdr`, but only a gain is forgiven.
+        permutation: `estimates[permutation[n]]` belongs to `references[n]`.
+    """
+
+    sdr: Float[np.ndarray, " sources"]
+    sir: Float[np.ndarray, " sources"]
+    si_sdr: Float[np.ndarray, " sources"]
+    permutation: Int[np.ndarray, " sources"]
+
+
+def separation_ratios(references: Shaped[np.ndarray, "..."], estimates: Shaped[np.ndarray, "..."]) -> SeparationRatios:
+    """SDR, SIR and SI-SDR of estimates in any order, of which there may be more than sources.
+
+    Estimates are given to references so that the sum of the SDR is highest; those left over do not count. SDR and SIR
+    are those of Vincent, Gribonval, Fevotte: Performance measurement in blind audio source separation, IEEE TASLP
+    2006; SI-SDR that of Le Roux, Wisdom, Erdogan, Hershey: SDR - half-baked or well done?, ICASSP 2019.
+
+    Args:
+        references: true sources, `(sources, samples)`, at least 512 samples.
+        estimates: separated sources, `(estimates, samples)`, at least as many as references. The ratios of a silent
+            one are -120 dB.
+
+    Raises:
+        InputError: if shapes do not fit, samples are too few or not finite, or a reference is silent.
+    """
+    from fast_bss_eval import numpy as fast_bss_eval
+
+    references, estimates = _checked_signals(references, estimates)
+    if len(estimates) < len(references):
+        raise InputError(
+            f"estimates must be at least as many as references, got {len(estimates)} for {len(references)}."
+        )
+    references, estimates = _full_scale(references), _full_scale(estimates)
+    # Shares of an estimate's energy: in the span of one filtered reference, and of all of them.
+    own, all_sources = fast_bss_eval.square_cosine_metrics(references, estimates, filter_length=FILTER_LENGTH)
+    rows, permutation = linear_sum_assignment(-_decibels(own))
+    own, all_sources = own[rows, permutation], all_sources[rows, permutation]
+    matched = estimates[permutation]
+    energies = np.sum(references**2, axis=1) * np.sum(matched**2, axis=1)
+    in_phase = np.sum(references * matched, axis=1) ** 2 / np.where(energies > 0, energies, 1.0)
+    return SeparationRatios(
+        sdr=_decibels(own),
+        sir=_decibels(own / np.where(all_sources > 0, all_sources, 1.0)),
+        si_sdr=_decibels(in_phase),
+        permutation=permutation,
+    )
 
 
 def signal_to_distortion_ratio(
@@ -30,9 +88,28 @@ def signal_to_distortion_ratio(
     """
     from fast_bss_eval import numpy as fast_bss_eval
 
+    references, estimates = _checked_signals(references, estimates)
+    if len(references) != len(estimates):
+        raise InputError(
+            "references and estimates must both have shape (sources, samples), "
+            f"got {references.shape} and {estimates.shape}."
+        )
+    ratios, permutation = fast_bss_eval.sdr(
+        _full_scale(references),
+        _full_scale(estimates),
+        filter_length=FILTER_LENGTH,
+        clamp_db=LIMIT,
+        return_perm=True,
+    )
+    return ratios, permutation
+
+
+def _checked_signals(
+    references: Shaped[np.ndarray, "..."], estimates: Shaped[np.ndarray, "..."]
+) -> tuple[Float[np.ndarray, "sources samples"], Float[np.ndarray, "estimates samples"]]:
     references = np.asarray(references, dtype=float)
     estimates = np.asarray(estimates, dtype=float)
-    if references.ndim != 2 or references.shape != estimates.shape or len(references) == 0:
+    if references.ndim != 2 or estimates.ndim != 2 or references.shape[1] != estimates.shape[1] or not len(references):
         raise InputError(
             "references and estimates must both have shape (sources, samples), "
             f"got {references.shape} and {estimates.shape}."
@@ -45,18 +122,17 @@ def signal_to_distortion_ratio(
     silent = ~np.any(references, axis=1)
     if silent.any():
         raise InputError(f"references must not be silent: reference {silent.argmax()} is zero everywhere.")
-
-    # The library does not normalise signals whose norm is below 1e-6, so give it loud ones.
-    ratios, permutation = fast_bss_eval.sdr(
-        _full_scale(references),
-        _full_scale(estimates),
-        filter_length=FILTER_LENGTH,
-        clamp_db=LIMIT,
-        return_perm=True,
-    )
-    return ratios, permutation
+    return references, estimates
 
 
 def _full_scale(signals: np.ndarray) -> np.ndarray:
+    """Signals with peak one: the library does not normalise those whose norm is below 1e-6."""
     peaks = np.max(np.abs(signals), axis=1, keepdims=True)
     return signals / np.where(peaks > 0, peaks, 1.0)
+
+
+def _decibels(share: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Ratio of a share of the energy to the rest of it, dB, within the limits."""
+    tiny = np.finfo(float).tiny
+    ratio = np.log10(np.maximum(share, tiny)) - np.log10(np.maximum(1.0 - share, tiny))
+    return np.clip(10.0 * ratio, -LIMIT, LIMIT)

@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
-_SPEED_OF_SOUND = 343.0  # m/s
+from vbss.audio.diffuse import diffuse_coherence
+
 _CORNER = 100.0  # Hz, from which a room's noise falls
 _LOADING = 1e-9  # share of independent noise, without which microphones are one and the same at 0 Hz
 _BLOCK = 4096  # frequencies at a time: bounds the memory
@@ -25,11 +26,10 @@ def diffuse_noise(
 ) -> Float[np.ndarray, "microphones samples"]:
     """Stationary noise from all directions alike, of a mean power that is exactly `power`.
 
-    The coherence of two microphones at distance r is that of a spherically isotropic field, sinc(2 f r / c) =
-    sin(2 pi f r / c) / (2 pi f r / c) with c = 343 m/s. The spectrum is like that of a quiet room: flat up to 100 Hz,
-    falling by 3 dB per octave above. The spectra of independent white noises are mixed with the Cholesky factor of the
-    coherence at each frequency (Habets, Cohen and Gannot, 2008), in one transform over all samples, so that no window
-    blurs the coherence.
+    The coherence of two microphones is that of a spherically isotropic field (`vbss.audio.diffuse`). The spectrum is
+    like that of a quiet room: flat up to 100 Hz, falling by 3 dB per octave above. The spectra of independent white
+    noises are mixed with the Cholesky factor of the coherence at each frequency (Habets, Cohen and Gannot, 2008), in
+    one transform over all samples, so that no window blurs the coherence.
 
     Args:
         microphone_positions: m.
@@ -40,11 +40,10 @@ def diffuse_noise(
     """
     spectra = np.fft.rfft(generator.standard_normal((len(microphone_positions), num_samples)))
     frequencies = np.fft.rfftfreq(num_samples, 1 / sample_rate)
-    distances = np.linalg.norm(microphone_positions[:, None] - microphone_positions[None], axis=-1)
     for start in range(0, len(frequencies), _BLOCK):
         block = slice(start, start + _BLOCK)
-        coherence = np.sinc(2 * frequencies[block, None, None] * distances / _SPEED_OF_SOUND)
-        loaded = (coherence + _LOADING * np.eye(len(distances))) / (1 + _LOADING)
+        coherence = diffuse_coherence(microphone_positions, frequencies[block])
+        loaded = (coherence + _LOADING * np.eye(len(microphone_positions))) / (1 + _LOADING)
         spectra[:, block] = np.einsum("fmn,nf->mf", np.linalg.cholesky(loaded), spectra[:, block])
     spectra *= np.sqrt(_CORNER / np.maximum(frequencies, _CORNER))
     return _scaled(np.fft.irfft(spectra, num_samples), power)
