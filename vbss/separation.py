@@ -19,11 +19,14 @@ from vbss.audio.filters import multichannel_wiener, normalize_bins
 from vbss.audio.geometry import azimuth_grid, steering_vectors
 from vbss.audio.stft import STFT
 from vbss.inference import Solution, Status, fit
+from vbss.models.cgmm_start import given_directions, peak_directions
 from vbss.posterior import Posterior
 from vbss.program import Model
 from vbss.settings import MODELS, Settings
 
 Progress = Callable[[int, int, float], Any]
+
+_START_WINDOW, _START_HOP = 0.064, 0.016  # s, in which the directions to start from are found
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,10 @@ def separate(
     """Separate and localise the sources in a recording of a microphone array.
 
     Bins are whitened by a diffuse sound field and pauses left out (`vbss.audio.active_frames`); the posterior of the
-    model says which source owns each bin, and `vbss.audio.multichannel_wiener` filters the sources out of the
-    recording. Everything runs at the recording's own rate, and its level does not matter. Channels without sound are
-    left out and constant offsets removed; the result's `warnings` say so.
+    model, which starts from the directions that a window of 64 ms shows, says which source owns each bin, and
+    `vbss.audio.multichannel_wiener` filters the sources out of the recording. Everything runs at the recording's own
+    rate, and its level does not matter. Channels without sound are left out and constant offsets removed; the result's
+    `warnings` say so.
 
     Args:
         recording: one channel per microphone.
@@ -144,12 +148,21 @@ def _localize(
     clock = _Clock({})
     with settings.in_precision():
         samples = jnp.asarray(recorded.samples, float)
-        whitening = diffuse_whitening(positions, stft.frequencies)
-        geometry = (jnp.asarray(positions, float), whitening, jnp.asarray(azimuths, float))
-        mixture, model, data = _front_end(stft, samples, *geometry, settings.model, settings.loading, num_sources)
-        clock("transform", (mixture, data))
+
+        def analysed(stft: STFT) -> tuple[Any, ...]:
+            whitening = diffuse_whitening(positions, stft.frequencies)
+            geometry = (jnp.asarray(positions, float), whitening, jnp.asarray(azimuths, float))
+            return _analysed(stft, samples, *geometry, settings.model, settings.loading, num_sources)
+
+        mixture, model, data = clock("transform", analysed(stft))
+        start = None  # the model's own
+        if settings.window > _START_WINDOW:
+            _, *short = analysed(STFT.init(recorded.sample_rate, _START_WINDOW, _START_HOP))
+            start = clock("start", _short_start(model, data, *short))
         key = jax.random.key(settings.seed)
-        solution = fit(model, data, settings.inference, key=key, max_steps=settings.max_steps, progress=progress)
+        solution = fit(
+            model, data, settings.inference, key=key, start=start, max_steps=settings.max_steps, progress=progress
+        )
         masks, direction_posterior = (
             np.asarray(probs) for probs in clock("inference", _probabilities(solution.posterior))
         )
@@ -168,7 +181,7 @@ def _localize(
 
 
 @eqx.filter_jit
-def _front_end(
+def _analysed(
     stft: STFT,
     samples: Float[Array, "microphones samples"],
     microphone_positions: Float[Array, "microphones 3"],
@@ -185,6 +198,16 @@ def _front_end(
     steering = _whitened(whitening, steering_vectors(microphone_positions, azimuths, stft.frequencies))
     program = MODELS[model].init(steering, num_sources, loading=loading)
     return mixture, program, (normalize_bins(white), is_observed)
+
+
+def _short_start(model: Model, data: tuple, short_model: Model, short_data: tuple) -> dict[str, Array]:
+    """A start from the directions that a shorter window finds: in it, sounds overlap less.
+
+    A long window holds more of the room's reverberation, and so separates better.
+    """
+    directions = peak_directions(short_model, *short_data)
+    mixture, is_observed = data
+    return given_directions(model, mixture, directions, is_observed)
 
 
 def _whitened(

@@ -40,8 +40,8 @@ class Settings:
     algorithm: str | EM = "em"
     precision: str = "float32"
     max_steps: int = 30
-    window: float = 0.064
-    hop: float = 0.016
+    window: float = 0.128
+    hop: float = 0.032
     num_directions: int = 72
     loading: float = 1e-4
     seed: int = 0

@@ -115,7 +115,7 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
         "model": "cgmm",
         "algorithm": "em",
         "precision": "float32",
-        "settings": {"max_steps": 30, "window": 0.064, "hop": 0.016, "num_directions": 72, "loading": 1e-4, "seed": 0},
+        "settings": {"max_steps": 30, "window": 0.128, "hop": 0.032, "num_directions": 72, "loading": 1e-4, "seed": 0},
         "status": "converged",
         "warnings": [],
         "num_steps": 2,

@@ -24,7 +24,7 @@ def known_separation():
         rng = np.random.default_rng(num_sources)
         sources = 0.1 ** np.arange(1, num_sources + 1)[:, None] * rng.standard_normal((num_sources, num_samples))
         recording = Recording(np.stack([sources.sum(0), 2 * sources.sum(0)]).astype(dtype), SAMPLE_RATE)
-        stft = STFT.init(SAMPLE_RATE)
+        stft = STFT.init(SAMPLE_RATE, Settings().window, Settings().hop)
         num_frames = -(-num_samples // stft.hop_length) + 1
         azimuths = azimuth_grid(72)
         posterior = np.eye(72)[3 + 12 * np.arange(num_sources)]
@@ -33,7 +33,7 @@ def known_separation():
             sample_rate=SAMPLE_RATE,
             reference_microphone=0,
             settings=Settings(),
-            masks=rng.dirichlet(np.ones(num_sources), (num_frames, 257)).astype(dtype),
+            masks=rng.dirichlet(np.ones(num_sources), (num_frames, stft.window_length // 2 + 1)).astype(dtype),
             azimuths=azimuths,
             direction_posterior=posterior.astype(dtype),
             energy_shares=np.full(num_sources, 1 / num_sources),

@@ -16,6 +16,7 @@ from vbss.densities import loaded_scatter
 from vbss.hermitian import inverse_and_log_determinant
 
 _HISTOGRAM_STEPS = 20
+_KERNEL = (1 / 9, 2 / 9, 3 / 9, 2 / 9, 1 / 9)  # smooths it: a source's share spreads over neighbouring candidates
 _MASK_STEPS = 5
 _SEPARATION = 24  # peaks are at least a 24th of the circle (15 degrees) apart
 _HISTOGRAM_FREQUENCIES = 256  # the histogram needs no more than about these of a long or wide recording
@@ -23,21 +24,28 @@ _HISTOGRAM_BINS = 2**17
 _LEAST_SIMILARITY = 0.9  # of templates that can be alike: on a wide array those of adjacent candidates are strangers
 
 
-@eqx.filter_jit
 def template_peaks(
     model: Any, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None
 ) -> dict[str, Array]:
-    """The largest peaks of the directions' histogram, and the masks that their templates give.
+    """The largest peaks of the directions' histogram, and the masks that their templates give."""
+    return given_directions(model, mixture, peak_directions(model, mixture, is_observed), is_observed)
+
+
+@eqx.filter_jit
+def peak_directions(
+    model: Any, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None
+) -> Float[Array, "k d"]:
+    """The largest peaks of the directions' histogram, one-hot.
 
     The histogram is the weights of a mixture with one fixed template for each candidate direction, fitted by EM;
     candidate directions are taken to be evenly spaced around a circle, in order. Works on one frequency at a time: no
     array carries directions, frames and frequencies together. Neighbours of a peak, and of its mirror image, which a
     linear array cannot tell from it, are taken only when nothing else is left.
     """
-    mixture = _observed(mixture, is_observed)
-    histogram = _direction_histogram(model, mixture)
-    smooth = 0.5 * histogram + 0.25 * (jnp.roll(histogram, 1) + jnp.roll(histogram, -1))
-    num_directions = smooth.shape[0]
+    histogram = _direction_histogram(model, _observed(mixture, is_observed))
+    reach = len(_KERNEL) // 2
+    smooth = sum(weight * jnp.roll(histogram, shift) for shift, weight in enumerate(_KERNEL, -reach))
+    num_directions = histogram.shape[0]
     penalties = _penalties(model.templates)
 
     def take(heights, _):
@@ -45,7 +53,18 @@ def template_peaks(
         return (heights - penalties[peak]).at[peak].set(-jnp.inf), peak
 
     _, peaks = jax.lax.scan(take, smooth, length=model.num_sources)
-    return _from_directions(model, mixture, jax.nn.one_hot(peaks, num_directions, dtype=smooth.dtype))
+    return jax.nn.one_hot(peaks, num_directions, dtype=histogram.dtype)
+
+
+@eqx.filter_jit
+def given_directions(
+    model: Any,
+    mixture: Complex[Array, "f t m"],
+    direction: Float[Array, "k d"],
+    is_observed: Bool[Array, "f t"] | None = None,
+) -> dict[str, Array]:
+    """Direction probabilities from elsewhere (the peaks of another transform), and the masks that they give."""
+    return _from_directions(model, _observed(mixture, is_observed), direction)
 
 
 @eqx.filter_jit
