@@ -5,6 +5,7 @@ Compilation, not arithmetic, is what the tests spend their time on, so they comp
 
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used for the first time
 jax.config.update("jax_enable_x64", True)
@@ -14,3 +15,10 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("deterministic")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_compiled_programs():
+    """Compiled programs are dropped after each module: a process may map only so many pieces of memory."""
+    yield
+    jax.clear_caches()

@@ -5,6 +5,7 @@ x^H A x = pack(A) . pack(x x^H), so that quadratic forms and scatter matrices be
 [A_ii, sqrt(2) Re A_ij, sqrt(2) Im A_ij] with i < j row by row.
 """
 
+from functools import partial
 from math import isqrt, sqrt
 
 import jax
@@ -76,6 +77,8 @@ def _by_lapack(packed: Array) -> tuple[Array, Array]:
     return pack(jax.scipy.linalg.cho_solve((factor, True), identity)), log_determinant
 
 
+# Compiled by itself so that it is traced once for a shape, however often a program uses it.
+@partial(jax.jit, static_argnums=1)
 def _unrolled(packed: Array, size: int) -> tuple[Array, Array]:
     rows, columns = _upper(size)
     scale = sqrt(0.5)

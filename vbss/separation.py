@@ -200,6 +200,7 @@ def _analysed(
     return mixture, program, (normalize_bins(white), is_observed)
 
 
+@eqx.filter_jit
 def _short_start(model: Model, data: tuple, short_model: Model, short_data: tuple) -> dict[str, Array]:
     """A start from the directions that a shorter window finds: in it, sounds overlap less.
 

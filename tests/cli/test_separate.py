@@ -57,7 +57,7 @@ def stand_in(monkeypatch):
     module = ModuleType("vbss.separation")
     module.separate = StandIn()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vbss.separation", module)
-    picture = SimpleNamespace(savefig=lambda path: path.write_bytes(b"picture"))
+    picture = SimpleNamespace(savefig=lambda path, **_: path.write_bytes(b"picture"))
     monkeypatch.setattr("vbss.plots.plot_separation", lambda recording, separation: picture)
     return module.separate
 

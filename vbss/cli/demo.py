@@ -6,7 +6,7 @@ from typing import Any
 
 from vbss.cli.arguments import Parser, add_output, add_quiet, add_seed
 from vbss.cli.inference import infer
-from vbss.cli.reports import print_warnings, separation_report, write_separation
+from vbss.cli.reports import load_matplotlib, print_warnings, separation_report, write_separation
 from vbss.output import check_output_folder, new_output_folder
 
 
@@ -33,6 +33,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from vbss.separation import separate
 
     check_output_folder(arguments.out)
+    load_matplotlib()
     scene = demo_scene(arguments.seed)
     recording = Recording(scene.mixture, scene.sample_rate)
     run = partial(separate, recording, scene.microphone_positions, len(scene.images), seed=arguments.seed)

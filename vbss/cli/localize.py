@@ -6,7 +6,7 @@ from typing import Any
 
 from vbss.cli.arguments import Parser, add_output, add_quiet, add_recording, add_settings, settings
 from vbss.cli.inference import infer
-from vbss.cli.reports import localization_report, print_warnings, write_report
+from vbss.cli.reports import load_matplotlib, localization_report, print_warnings, write_report
 from vbss.output import check_output_folder, new_output_folder
 
 
@@ -29,6 +29,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from vbss.audio import read_microphone_positions, read_recording
 
     if arguments.out is not None:
+        load_matplotlib()
         check_output_folder(arguments.out, **{"MIX": arguments.mix, "--array": arguments.array})
     positions = read_microphone_positions(arguments.array)
     recording = read_recording(*arguments.mix)

@@ -14,7 +14,7 @@ from vbss.cli.arguments import (
     settings,
 )
 from vbss.cli.inference import infer
-from vbss.cli.reports import print_warnings, separation_report, write_separation
+from vbss.cli.reports import load_matplotlib, print_warnings, separation_report, write_separation
 from vbss.output import check_output_folder, new_output_folder
 
 
@@ -51,6 +51,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from vbss.separation import separate
 
+    load_matplotlib()
     run = partial(
         separate,
         recording,

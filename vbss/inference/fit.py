@@ -143,8 +143,9 @@ def _run(
             chunk = int(np.clip(_SECONDS / seconds_per_step, 1, _LONGEST_CHUNK))
             if progress is not None:
                 progress(done, max_steps, float(previous))
-        bound, code = _last(algorithm, model, posterior, data, observations, previous)
-        bounds.append(np.asarray(bound)[None])
+        # The bound of the final state: one more step gives it without more to compile, and is itself not used.
+        *_, trace, _, code = _chunk(algorithm, model, posterior, data, observations, previous, jnp.int32(1))
+        bounds.append(np.asarray(trace)[:1])
         last = Status(int(code))
         if status is Status.running:
             status = Status.max_steps if last is Status.running else last
@@ -199,15 +200,6 @@ def _chunk(
     arrays, previous, trace, count, status = jax.lax.while_loop(go_on, body, carry)
     model, posterior = eqx.combine(arrays, static)
     return model, posterior, previous, trace, count, status
-
-
-@eqx.filter_jit
-def _last(
-    algorithm: EM, model: Model, posterior: Posterior, data: tuple, observations: Observations, previous: Array
-) -> tuple[Array, Array]:
-    """The bound of the final state, and what it says."""
-    bound = algorithm.elbo(model, posterior, data, observations).astype(previous.dtype)
-    return bound, _judge(bound, previous, algorithm.tolerance, _size(data))
 
 
 def _size(data: tuple) -> int:

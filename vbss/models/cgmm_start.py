@@ -10,6 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from vbss.densities import loaded_scatter
@@ -20,7 +21,7 @@ _KERNEL = (1 / 9, 2 / 9, 3 / 9, 2 / 9, 1 / 9)  # smooths it: a source's share sp
 _MASK_STEPS = 5
 _SEPARATION = 24  # peaks are at least a 24th of the circle (15 degrees) apart
 _HISTOGRAM_FREQUENCIES = 256  # the histogram needs no more than about these of a long or wide recording
-_HISTOGRAM_BINS = 2**17
+_HISTOGRAM_BINS = 2**16
 _LEAST_SIMILARITY = 0.9  # of templates that can be alike: on a wide array those of adjacent candidates are strangers
 
 
@@ -43,14 +44,15 @@ def peak_directions(
     linear array cannot tell from it, are taken only when nothing else is left.
     """
     histogram = _direction_histogram(model, _observed(mixture, is_observed))
-    reach = len(_KERNEL) // 2
-    smooth = sum(weight * jnp.roll(histogram, shift) for shift, weight in enumerate(_KERNEL, -reach))
     num_directions = histogram.shape[0]
+    neighbours = np.arange(num_directions)[:, None] + np.arange(len(_KERNEL))[None] - len(_KERNEL) // 2
+    smooth = histogram[neighbours % num_directions] @ jnp.asarray(_KERNEL, histogram.dtype)
     penalties = _penalties(model.templates)
 
     def take(heights, _):
         peak = jnp.argmax(heights)
-        return (heights - penalties[peak]).at[peak].set(-jnp.inf), peak
+        # A scatter would do, but crashes XLA's compiler (jaxlib 0.10.2) where there are few directions.
+        return jnp.where(jnp.arange(num_directions) == peak, -jnp.inf, heights - penalties[peak]), peak
 
     _, peaks = jax.lax.scan(take, smooth, length=model.num_sources)
     return jax.nn.one_hot(peaks, num_directions, dtype=histogram.dtype)
