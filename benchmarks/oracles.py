@@ -8,6 +8,7 @@ from observation import Estimate
 
 from vbss.audio import STFT, apply_masks, multichannel_wiener
 from vbss.scenes import Scene
+from vbss.settings import Settings
 
 
 def untouched(scene: Scene) -> Estimate:
@@ -22,7 +23,7 @@ def ideal_mask(scene: Scene, *, mask: str, output: str) -> Estimate:
     `output` is "masked", for the mixture at microphone 0 times the mask, or "wiener", for the multichannel Wiener
     filter of the masks, as in `vbss.separate`; the transform is also as there.
     """
-    stft = STFT.init(scene.sample_rate)
+    stft = Settings().stft(scene.sample_rate, scene.mixture.shape[1])
     signals = (jnp.asarray(scene.mixture, jnp.float32), jnp.asarray(scene.images[:, 0], jnp.float32))
     return Estimate(np.asarray(_by_ideal_mask(stft, *signals, mask, output)))
 

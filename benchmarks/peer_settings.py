@@ -1,6 +1,6 @@
-"""The choice of the peers' settings: each that was tried, on scenes of the development speakers.
+"""The choice of the peers' settings, and of the window of vbss: each that was tried, on scenes of development speakers.
 
-    python benchmarks/peer_settings.py CORPUS [--peers auxiva ...] [--scenes 6] [--conditions clean 30dB]
+    python benchmarks/peer_settings.py CORPUS [--peers vbss auxiva ...] [--scenes 6] [--conditions clean 30dB]
 
 Prints one line per setting, the best first: by the mean SDR over all scenes and conditions, or for what does not
 separate by the mean error of its directions. A scene on which a peer fails counts as not separated.
@@ -11,19 +11,22 @@ import os
 import time
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import numpy as np
 import peers
 from conditions import named_condition
-from observation import observe, separate_or_give_up
+from observation import Estimate, Observation, observe, separate_or_give_up
 from quality import quality
+from systems import vbss_separate
 
 from vbss.scenes import SpeechCorpus, random_scene
 
 _AUXIVA = {"window": (0.064, 0.128, 0.256), "model": ("laplace", "gauss"), "iterations": (50, 100)}
 GRIDS = {
+    "vbss": {"window": (0.064, 0.096, 0.128, 0.192), "max_steps": (20, 50)},
     "auxiva": {**_AUXIVA, "outputs": ("sources", "microphones")},
     "auxiva_determined": {**_AUXIVA, "window": (0.128, 0.256, 0.512)},
     "auxiva_clustered": _AUXIVA,
@@ -49,6 +52,10 @@ GRIDS = {
 }
 
 
+def _vbss(observation: Observation, window: float, **settings: Any) -> Estimate:
+    return vbss_separate(observation, window=window, hop=window / 4, **settings)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
@@ -64,10 +71,11 @@ def main() -> None:
     ]
     for peer in arguments.peers:
         grid = GRIDS[peer]
+        separate = _vbss if peer == "vbss" else getattr(peers, peer)
         lines = []
         for values in product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
-            lines.append(_tried(getattr(peers, peer), settings, scenes, arguments.conditions))
+            lines.append(_tried(separate, settings, scenes, arguments.conditions))
         print(f"{peer}:")
         for _, line in sorted(lines, reverse=True):
             print(f"  {line}", flush=True)

@@ -104,7 +104,7 @@ def localise(observation: Observation, *, algorithm: str, window: float, lowest:
     mixture = _forward(observation, window).transpose(2, 1, 0)
     localiser.locate_sources(mixture, num_src=observation.num_sources, freq_range=[lowest, highest])
     peaks = localiser.azimuth_recon
-    return Estimate(directions=np.concatenate([peaks, np.full(observation.num_sources - len(peaks), peaks[0])]))
+    return Estimate(directions=np.concatenate([peaks, np.full(observation.num_sources - len(peaks), peaks[-1])]))
 
 
 def _window_length(observation: Observation, window: float) -> int:

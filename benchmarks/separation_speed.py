@@ -56,7 +56,10 @@ def _iterations(window: float, iterations: int, rounds: int) -> str:
         return fit(model, data, algorithm, **options)
 
     vbss.separation.fit = remember  # type: ignore[assignment]
-    vbss.separation.localize(recording, scene.microphone_positions, 2, window=window, hop=window / 4, max_steps=1)
+    for _ in range(2):  # the second one compiles nothing
+        localization = vbss.separation.localize(
+            recording, scene.microphone_positions, 2, window=window, hop=window / 4, max_steps=1
+        )
     model, data = given["model"], given["data"]
 
     def start():
@@ -67,10 +70,12 @@ def _iterations(window: float, iterations: int, rounds: int) -> str:
 
     found = start()
     seconds = _cpu_seconds(run(iterations), rounds) - _cpu_seconds(run(0), rounds)
+    # A long window starts from a shorter one, which is a stage of its own.
+    start_seconds = localization.seconds.get("start") or _cpu_seconds(start, rounds)
     frequencies, frames, _ = data[0].shape
     return (
         f"window {1000 * window:.0f} ms ({frequencies} x {frames} bins): "
-        f"start {_cpu_seconds(start, rounds):.3f} CPU s, {iterations} iterations {seconds:.3f} CPU s"
+        f"start {start_seconds:.3f} CPU s, {iterations} iterations {seconds:.3f} CPU s"
     )
 
 

@@ -1,5 +1,7 @@
 """The public names; `__init__.py` loads each when it is first used."""
 
+__version__: str
+
 from . import audio as audio
 from . import distributions as distributions
 from . import metrics as metrics

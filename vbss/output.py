@@ -11,6 +11,7 @@ from pathlib import Path
 from vbss.errors import InputError
 
 REPORT = "report.json"
+_LONGEST_NAME = 200  # bytes; file systems take 255, and the folder has a longer name while it is written
 _RESULT_NAMES = re.compile(r"report\.(json|png)|mixture\.wav|source_[0-9]+\.wav")
 
 
@@ -31,6 +32,8 @@ def check_output_folder(out: Path, **inputs: str | Path | list[str]) -> None:
                     f"{name} {str(file)!r} lies inside the output folder {str(out)!r}, which would be replaced: "
                     "name another folder."
                 )
+    if len(os.fsencode(out.name)) > _LONGEST_NAME:
+        raise InputError(f"output folder {str(out)!r} has too long a name: at most {_LONGEST_NAME} bytes.")
     if out.exists() and not out.is_dir():
         raise InputError(f"output folder {str(out)!r} is a file.")
     if os.path.ismount(out):

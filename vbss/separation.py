@@ -36,8 +36,9 @@ class Localization:
     Attributes:
         azimuths: the candidate directions, rad, counter-clockwise from +x.
         direction_posterior: the posterior probability of each source's direction.
-        directions: the most probable azimuth of each source, rad.
+        directions: the most probable azimuth of each source, rad; nan if inference failed.
         masks: the posterior probability that a source owns a bin; equal for all sources in pauses.
+        reference_microphone: the channel of the recording that stands for it, counted from 0.
         settings: how the recording was analysed.
         solution: the inference's own result, with its status and its trace of the bound.
         warnings: reasons to doubt the result, a sentence each.
@@ -48,6 +49,7 @@ class Localization:
     direction_posterior: Float[np.ndarray, "sources directions"]
     directions: Float[np.ndarray, " sources"]
     masks: Float[np.ndarray, "frames frequencies sources"]
+    reference_microphone: int
     settings: Settings
     solution: Solution
     warnings: tuple[str, ...]
@@ -61,13 +63,11 @@ class Separation(Localization):
     Attributes:
         sources: each source as the reference microphone hears it, at the recording's rate, length and level.
         sample_rate: Hz.
-        reference_microphone: the channel that this microphone has in the recording, counted from 0.
         energy_shares: each source's share of the energy of all `sources`.
     """
 
     sources: Float[np.ndarray, "sources samples"]
     sample_rate: int
-    reference_microphone: int
     energy_shares: Float[np.ndarray, " sources"]
 
 
@@ -133,7 +133,6 @@ def separate(
         **localization,
         sources=np.ldexp(sources, recorded.exponent),
         sample_rate=recorded.sample_rate,
-        reference_microphone=int(recorded.channels[recorded.reference_microphone]),
         energy_shares=energies / energy if energy > 0 else np.full(len(sources), 1 / len(sources)),
     )
 
@@ -166,12 +165,14 @@ def _localize(
         masks, direction_posterior = (
             np.asarray(probs) for probs in clock("inference", _probabilities(solution.posterior))
         )
-    directions = azimuths[np.argmax(direction_posterior, axis=1)]
+    is_known = np.isfinite(direction_posterior).all(axis=1)
+    directions = np.where(is_known, azimuths[np.argmax(direction_posterior, axis=1)], np.nan)
     localization = {
         "azimuths": azimuths,
         "direction_posterior": direction_posterior,
         "directions": directions,
         "masks": masks,
+        "reference_microphone": int(recorded.channels[recorded.reference_microphone]),
         "settings": settings,
         "solution": solution,
         "warnings": (*recorded.warnings, *_doubts(solution, direction_posterior, directions)),
@@ -241,8 +242,10 @@ def _probabilities(
 
 def _doubts(solution: Solution, direction_posterior: np.ndarray, directions: np.ndarray) -> Iterator[str]:
     """Reasons to doubt what was inferred."""
-    if solution.status is Status.bound_decreased:
+    if solution.status in (Status.bound_decreased, Status.nonfinite, Status.interrupted):
         yield solution.status.explanation
+    if solution.status is Status.nonfinite:
+        return
     for source, probability in enumerate(direction_posterior.max(axis=1), 1):
         if probability < 0.5:
             yield f"the direction of source {source} is uncertain: the most probable one has {probability:.2f}."

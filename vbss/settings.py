@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ class Settings:
     Attributes:
         model: "cgmm" (`vbss.models.LDACGMM`).
         algorithm: "em", "em-derived" (the same updates, derived from the program instead of by hand), or an `EM`.
-        precision: "float32" or "float64", of all that is computed.
+        precision: "float32" or "float64", of all that is computed; sounds come back in the recording's own.
         max_steps: iterations at most.
         window: length of the analysis window, seconds.
         hop: from one window to the next, seconds.
@@ -51,10 +52,14 @@ class Settings:
         if not isinstance(self.algorithm, EM):
             one_of("algorithm", self.algorithm, ALGORITHMS)
         one_of("precision", self.precision, PRECISIONS)
-        whole_number("max_steps", self.max_steps, 1)
-        whole_number("num_directions", self.num_directions, 1)
-        whole_number("seed", self.seed, 0, 2**32 - 1)
-        if not (isinstance(self.loading, float | int) and math.isfinite(self.loading) and self.loading >= 0):
+        for name, low, high in (("max_steps", 1, None), ("num_directions", 1, 1440), ("seed", 0, 2**32 - 1)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), low, high))
+        for name in ("window", "hop", "loading"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or math.isnan(value):
+                raise InputError(f"{name} must be a number, got {value!r}.")
+            object.__setattr__(self, name, float(value))
+        if not (math.isfinite(self.loading) and self.loading >= 0):
             raise InputError(f"loading must be a number, 0 or more, got {self.loading!r}.")
 
     def check_num_sources(self, num_sources: Any) -> int:

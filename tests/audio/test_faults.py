@@ -28,7 +28,7 @@ def test_a_channel_60_decibels_below_the_loudest_is_dead(sound, gain, is_dead, l
 def test_a_constant_channel_is_dead_however_large(sound):
     sound[3] = -0.7
     np.testing.assert_array_equal(dead_channels(sound), [False, False, False, True])
-    assert [warning.partition(" (")[0] for warning in recording_warnings(sound)] == ["channel 3", "channel 3"]
+    assert [warning.partition(" (")[0] for warning in recording_warnings(sound)] == ["channel 3"]
 
 
 def test_silence_alone_is_dead():
@@ -49,6 +49,13 @@ def test_clipping_is_told(sound):
     first, second = (warning for warning in recording_warnings(sound) if "offset" not in warning)
     assert first.startswith("channel 1 (counted from 0) is clipped")
     assert second.startswith("channel 2 (counted from 0) is clipped")
+
+
+def test_uneven_channels_are_told(sound):
+    sound[1] *= 0.1
+    sound[3] *= 1.5  # three and a half dB are no fault
+    (warning,) = recording_warnings(sound)
+    assert warning.startswith("channel 1 (counted from 0) is 2") and "dB quieter" in warning
 
 
 def test_two_equal_peaks_are_not_clipping(sound):

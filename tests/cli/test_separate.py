@@ -17,6 +17,7 @@ from vbss.settings import Settings
 
 SAMPLE_RATE = 8000
 NUM_SAMPLES = 4000
+POSITIONS = [[0.04, 0.0, 0.0], [0.0, 0.04, 0.0], [-0.04, 0.0, 0.0], [0.0, -0.04, 0.0]]
 
 
 class StandIn:
@@ -46,6 +47,7 @@ class StandIn:
             directions=azimuths[:num_sources],
             settings=Settings(**{name: value for name, value in options.items() if name != "reference_microphone"}),
             warnings=self.warnings,
+            reference_microphone=0,
             energy_shares=np.full(num_sources, 1 / num_sources),
             solution=SimpleNamespace(status=Status[self.status], elbo=np.array([-2.0, -1.0]), num_steps=np.array(2)),
             seconds={"transform": 0.1, "inference": 0.2},
@@ -120,7 +122,14 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
         "warnings": [],
         "num_steps": 2,
         "elbo": [-2.0, -1.0],
-        "input": {"files": [str(mix)], "sample_rate": SAMPLE_RATE, "channels": 4, "seconds": 0.5},
+        "input": {
+            "files": [str(mix)],
+            "sample_rate": SAMPLE_RATE,
+            "channels": 4,
+            "seconds": 0.5,
+            "microphone_positions": POSITIONS,
+        },
+        "reference_microphone": 0,
         "sources": [
             {
                 "file": f"source_{n + 1}.wav",

@@ -50,7 +50,7 @@ def test_the_folder_holds_the_scenes(simulate, speech, tmp_path, capsys):
     expected = {"microphones.txt", *(f"scene_00{index}/{file}" for index in range(2) for file in files)}
     assert set(contents(out)) == expected
     streams = capsys.readouterr()
-    assert streams.out == f"{out}: 2 scenes of 2 sources\n" and streams.err == ""
+    assert streams.out == f"{out}: 2 scenes of 2 sources, drawn from 2 speakers\n" and streams.err == ""
 
     scene = random_scene(SpeechCorpus.read(speech, "test"), Condition(seconds=1.0, sensor_noise=20.0), seed=5, index=1)
     mixture = read_recording(out / "scene_001" / "mixture.wav")

@@ -100,12 +100,6 @@ def test_another_recording_than_that_of_the_separation_is_refused(known_separati
         plot_separation(recording, separation)
 
 
-@pytest.mark.parametrize("microphone", [-1, 2])
-def test_a_microphone_that_does_not_exist_is_refused(known_separation, microphone):
-    with pytest.raises(InputError, match=f"reference_microphone must be from 0 to 1, got {microphone}"):
-        plot_localization(*known_separation(1), reference_microphone=microphone)
-
-
 def test_matplotlib_is_imported_when_it_is_needed_and_without_its_global_state():
     program = """
         import sys

@@ -125,4 +125,4 @@ def test_a_large_mask_is_averaged_and_keeps_its_place(ax):
 @pytest.mark.parametrize("shape", [(0, 5), (1, 5), (5, 1)])
 def test_a_mask_without_extent_is_refused(ax, shape):
     with pytest.raises(InputError, match="mask must have at least 2 frames and 2 frequencies"):
-        plot_mask(ax, np.ones(shape), SAMPLE_RATE)
+        plot_mask(ax, np.ones(shape), SAMPLE_RATE, hop=0.016)

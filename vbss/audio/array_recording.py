@@ -36,13 +36,14 @@ class ArrayRecording:
     warnings: tuple[str, ...]
 
     @classmethod
-    def check(cls, recording: Any, microphone_positions: Any, reference_microphone: Any = 0) -> "ArrayRecording":
+    def check(cls, recording: Any, microphone_positions: Any, reference_microphone: Any = None) -> "ArrayRecording":
         """Refuse what cannot be the recording of an array, and leave out the channels without sound.
 
         Args:
             recording: a `Recording`.
             microphone_positions: m, one row of x y z per channel.
-            reference_microphone: index of a channel; if that one has no sound, the first that has takes its place.
+            reference_microphone: index of a channel; if that one has no sound, or none is named, it is the first that
+                has.
 
         Raises:
             InputError: if the arguments are of other kinds, the microphones do not fit the channels, fewer than two
@@ -60,7 +61,8 @@ class ArrayRecording:
                 f"microphone_positions holds {shape[0]} microphones, but recording has {num_channels} channels."
             )
         check_microphone_positions(microphone_positions)
-        reference_microphone = whole_number("reference_microphone", reference_microphone, 0, num_channels - 1)
+        if reference_microphone is not None:
+            reference_microphone = whole_number("reference_microphone", reference_microphone, 0, num_channels - 1)
 
         is_live = ~dead_channels(recording.samples)
         if is_live.sum() < 2:
@@ -70,7 +72,9 @@ class ArrayRecording:
         _check_channels_differ(recording.samples, is_live)
         warnings = list(recording_warnings(recording.samples))
         reference = reference_microphone
-        if not is_live[reference]:
+        if reference is None:
+            reference = int(np.argmax(is_live))
+        elif not is_live[reference]:
             reference = int(np.argmax(is_live))
             warnings.append(f"microphone {reference} is the reference, as microphone {reference_microphone} is silent.")
         positions = np.asarray(microphone_positions, np.float64)[is_live]

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 
 _DEAD = 1e-6  # of the loudest channel's power: 60 dB below it
 _OFFSET = 0.1  # of the root mean square
+_UNEVEN = 15.0  # dB between a channel and the median one
 _CLIPPED_RUN = 3  # samples on end at the extreme value of their channel: sound only touches it
 _CLIPPED_SHARE = 1e-4
 _SILENT_RUN = 400  # samples on end that are exactly zero in all channels
@@ -34,15 +35,27 @@ def offsets(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray,
 
 def recording_warnings(samples: Float[np.ndarray, "channels samples"]) -> Iterator[str]:
     """What a user should know of a recording before trusting what is made of it, a sentence each."""
-    for channel in np.flatnonzero(dead_channels(samples)):
+    is_dead = dead_channels(samples)
+    for channel in np.flatnonzero(is_dead):
         yield (
             f"channel {channel} (counted from 0) is silent or more than 60 dB below the loudest, and was left out: is "
             "the microphone connected?"
         )
-    for channel in np.flatnonzero(offsets(samples)):
+    power = np.mean(np.square(_full_scale(samples)[~is_dead], dtype=np.float64), axis=1)
+    levels = 10 * np.log10(power / np.median(power)) if power.size else power
+    for channel, level in zip(np.flatnonzero(~is_dead), levels, strict=True):
+        if abs(level) > _UNEVEN:
+            compared = f"{abs(level):.0f} dB {'louder' if level > 0 else 'quieter'}"
+            yield (
+                f"channel {channel} (counted from 0) is {compared} than the others: directions and sources suffer from "
+                "gains that differ."
+            )
+    for channel in np.flatnonzero((offsets(samples) != 0) & ~is_dead):
         yield f"channel {channel} (counted from 0) has a constant offset, which was removed."
     for channel, sound in enumerate(samples):
-        share = _clipped_share(sound)
+        # At a few steps of the file's resolution, sound stands at its limits without being clipped.
+        is_coarse = np.abs(sound).max() < _QUIET_PEAK
+        share = 0.0 if is_dead[channel] or is_coarse else _clipped_share(sound)
         if share > _CLIPPED_SHARE:
             yield (
                 f"channel {channel} (counted from 0) is clipped ({100 * share:.2g} % of its samples stand at its "

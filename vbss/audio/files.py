@@ -106,6 +106,8 @@ def write_recording(path: str | Path, samples: Float[np.ndarray, "..."], sample_
         raise InputError(
             f"{str(path)!r}: samples reach {peak:.3g} and would clip at 1 in this format; scale them or write .wav."
         )
+    if peak > np.finfo(np.float32).max:
+        raise InputError(f"{str(path)!r}: samples reach {peak:.3g}, which no 32-bit float holds; scale them.")
     # A plain name, not tempfile's: the file keeps the permissions that a newly written file has here.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
     try:

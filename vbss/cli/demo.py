@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> None:
     run = partial(separate, recording, scene.microphone_positions, len(scene.images), seed=arguments.seed)
     separation = infer(run, "separating", arguments.quiet)
     print_warnings(separation, arguments.quiet)
-    report = separation_report(["mixture.wav"], recording, separation)
+    report = separation_report(["mixture.wav"], recording, scene.microphone_positions, separation)
 
     images, heard = scene.images[:, 0], scene.mixture[0]
     before, _ = signal_to_distortion_ratio(images, np.stack([heard] * len(images)))

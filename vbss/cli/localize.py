@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> None:
     run = partial(localize, recording, positions, arguments.num_sources, **settings(arguments))
     localization = infer(run, "localizing", arguments.quiet)
     print_warnings(localization, arguments.quiet)
-    report = localization_report(arguments.mix, recording, localization)
+    report = localization_report(arguments.mix, recording, positions, localization)
     if arguments.out is not None:
         from vbss.plots import plot_localization
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from vbss.cli.inference import InferenceFailed
 
 EXIT_INFERENCE_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 _CACHE_BYTES = 512 * 2**20  # what was not used for longest is dropped beyond this
 
@@ -18,30 +20,39 @@ _CACHE_BYTES = 512 * 2**20  # what was not used for longest is dropped beyond th
 def console() -> int:
     """What the installed command `vbss` runs: `main`, with everything compiled kept for the next time.
 
-    The cache is in the user's cache folder; `JAX_COMPILATION_CACHE_DIR` names another, and JAX's own
-    `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
+    The cache is the folder `vbss` in the user's cache folder, or in the one that `JAX_COMPILATION_CACHE_DIR` names;
+    JAX's own `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
     """
     import platformdirs
 
-    folder = Path(platformdirs.user_cache_dir("vbss", appauthor=False)) / "compiled"
+    # A folder of its own: JAX limits the size of no folder that was filled without a limit.
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", platformdirs.user_cache_dir())) / "vbss"
     # Variables of the environment, as they reach JAX without its being imported for `--help`.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_CACHE_BYTES))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(_CACHE_BYTES)
+    # Without a usable folder everything is compiled again, which is slow but no reason for pages of warnings.
+    warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
     # By default only what takes a second to compile is kept; here it is the many small parts that add up.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    return main()
+    code = main()
+    if code == EXIT_INTERRUPTED:
+        # What was interrupted may still be computing or compiling in threads that do not survive an orderly end.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own arguments) and return the exit code.
 
-    0: done. 1: inference failed or memory ran out. 2: the input is wrong. 130: interrupted. Unless it is 0, one line
-    on stderr says why, and nothing was written.
+    0: done. 1: inference failed or memory ran out. 2: the input is wrong. 130: interrupted. 141: nobody read
+    what was printed. In all other cases but 0, one line on stderr says why, and nothing was written.
     """
     try:
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it can fail in one line
     except SystemExit as stop:  # argparse, after --help or a usage error
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
@@ -50,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         return fail(f"error: {error}", EXIT_INFERENCE_FAILED)
     except MemoryError as error:
         return fail(f"error: out of memory. {error}", EXIT_INFERENCE_FAILED)
+    except BrokenPipeError:  # whoever reads has heard enough
+        sys.stdout = None  # nor may the end of the process try to print what is left
+        return EXIT_BROKEN_PIPE
     except (ValueError, OSError) as error:
         return fail(f"error: {error}", EXIT_BAD_INPUT)
     except RuntimeError as error:

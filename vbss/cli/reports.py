@@ -29,7 +29,9 @@ def print_warnings(result: "Localization", quiet: bool) -> None:
             print(f"vbss: warning: {warning}", file=sys.stderr)
 
 
-def localization_report(files: list[str], recording: "Recording", result: "Localization") -> dict[str, Any]:
+def localization_report(
+    files: list[str], recording: "Recording", microphone_positions: Any, result: "Localization"
+) -> dict[str, Any]:
     """What is reported of a localisation, and of a separation too; angles in degrees from 0 to 360."""
     import numpy as np
 
@@ -67,15 +69,19 @@ def localization_report(files: list[str], recording: "Recording", result: "Local
             "sample_rate": recording.sample_rate,
             "channels": channels,
             "seconds": samples / recording.sample_rate,
+            "microphone_positions": (np.asarray(microphone_positions, dtype=float).round(9) + 0.0).tolist(),
         },
         "sources": sources,
         "seconds": result.seconds,
     }
 
 
-def separation_report(files: list[str], recording: "Recording", result: "Separation") -> dict[str, Any]:
+def separation_report(
+    files: list[str], recording: "Recording", microphone_positions: Any, result: "Separation"
+) -> dict[str, Any]:
     """What is reported of a separation; its files are named as `write_separation` does."""
-    report = localization_report(files, recording, result)
+    report = localization_report(files, recording, microphone_positions, result)
+    report["reference_microphone"] = result.reference_microphone
     for number, (source, share) in enumerate(zip(report["sources"], result.energy_shares, strict=True), 1):
         source |= {"file": f"source_{number}.wav", "energy_share": float(share)}
     return report

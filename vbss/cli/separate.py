@@ -62,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> None:
     )
     separation = infer(run, "separating", arguments.quiet)
     print_warnings(separation, arguments.quiet)
-    report = separation_report(arguments.mix, recording, separation)
+    report = separation_report(arguments.mix, recording, positions, separation)
     with new_output_folder(arguments.out) as folder:
         write_separation(folder, recording, separation, report)
     if not arguments.quiet:

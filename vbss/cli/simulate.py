@@ -95,14 +95,18 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.cache is not None and arguments.cache.resolve().is_relative_to(arguments.out.resolve()):
         raise InputError(f"--cache {str(arguments.cache)!r} lies inside the output folder: name another folder.")
     try:
-        _simulate(arguments)
+        num_speakers = _simulate(arguments)
     except InputError as error:
         raise in_options(error, _OPTIONS) from error
     if not arguments.quiet:
-        print(f"{arguments.out}: {arguments.scenes} scenes of {arguments.num_sources} sources")
+        print(
+            f"{arguments.out}: {arguments.scenes} scenes of {arguments.num_sources} sources, drawn from "
+            f"{num_speakers} speakers"
+        )
 
 
-def _simulate(arguments: argparse.Namespace) -> None:
+def _simulate(arguments: argparse.Namespace) -> int:
+    """Write the scenes; the number of speakers there were to draw from."""
     from tqdm import trange
 
     from vbss.scenes import Condition, SpeechCorpus, random_scene
@@ -117,6 +121,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
             _write_scene(folder / f"scene_{index:0{digits}}", scene, arguments.all_channels)
             if index == 0:
                 _write_positions(folder / "microphones.txt", scene)
+    return len(corpus.files)
 
 
 def _write_scene(folder: Path, scene: "Scene", all_channels: bool) -> None:

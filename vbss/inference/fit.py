@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vbss.errors import InputError
+from vbss.errors import InputError, whole_number
 from vbss.expectation import Observations, observe
 from vbss.inference.em import EM
 from vbss.inference.solution import Solution, Status
@@ -52,8 +52,11 @@ def fit(
         ValueError: for data or a start that cannot be the model's, before any compilation.
     """
     algorithm = EM() if algorithm is None else algorithm
-    if max_steps < 0:
-        raise ValueError(f"max_steps must not be negative, got {max_steps}")
+    if not isinstance(algorithm, EM):
+        raise InputError(
+            f"algorithm must be a vbss.EM, got {type(algorithm).__name__}; several data of a program stand in a tuple."
+        )
+    max_steps = whole_number("max_steps", max_steps, 0)
     arguments = prepare(model, data)
     if isinstance(start, Solution):
         model, start = start.model, start.posterior
@@ -152,7 +155,7 @@ def _run(
         elif last in (Status.nonfinite, Status.bound_decreased) and status is not Status.nonfinite:
             status = last
     except KeyboardInterrupt:
-        status = Status.interrupted
+        status = Status.interrupted if status is Status.running else status
     elbo = np.concatenate(bounds) if bounds else np.zeros(0)
     return Solution(model, posterior, elbo, status, done)
 

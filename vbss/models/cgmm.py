@@ -37,9 +37,9 @@ class LDACGMM(Model):
         num_sources: K.
 
     The program takes `mixture`, complex (F, T, M), and optionally `is_observed`, boolean (F, T): bins that were not
-    observed (pauses, clipped or lost sound) are integrated out, whatever they hold. Sites: `source` (z; F, T plates),
-    `direction` (w; K plate), `spatial_covariance` (H, kept at its MAP; F, D plates), `mixture`. Points: `power`
-    (lambda, (F, K, T)), `log_mixing_weights` (log pi, (T, K)), `log_direction_weights` (log phi, (D,)).
+    observed (pauses, clipped or lost sound) are integrated out, whatever finite values they hold. Sites: `source` (z;
+    F, T plates), `direction` (w; K plate), `spatial_covariance` (H, kept at its MAP; F, D plates), `mixture`. Points:
+    `power` (lambda, (F, K, T)), `log_mixing_weights` (log pi, (T, K)), `log_direction_weights` (log phi, (D,)).
     """
 
     templates: Float[Array, "f d p"]
@@ -122,7 +122,9 @@ class LDACGMM(Model):
                 loading=("f", self.loading),
             )
             gated = Gated("ft", {"fkt": source, "kd": direction}, density)
-            numpyro.sample("mixture", gated if is_observed is None else gated.mask(is_observed), obs=mixture)
+            if is_observed is not None:  # what they hold must not reach a product, not even one with zero
+                gated, mixture = gated.mask(is_observed), jnp.where(is_observed[..., None], mixture, 0)
+            numpyro.sample("mixture", gated, obs=mixture)
 
     def start(
         self, key: Array, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vbss.audio.files import Recording
 from vbss.errors import InputError
 from vbss.plots.colors import source_color
@@ -28,8 +26,6 @@ _TOP, _FIRST_HEIGHT, _GAP, _MIN_HEIGHT, _BOTTOM = 0.35, 2.5, 0.3, 0.9, 0.5
 def plot_separation(
     recording: Recording,
     separation: "vbss.separation.Separation",
-    *,
-    reference_microphone: int | np.integer = 0,
 ) -> "matplotlib.figure.Figure":
     """The mixture, the posteriors of the directions, and each source with its mask, on a landscape A4 page.
 
@@ -53,7 +49,7 @@ def plot_separation(
     height = max((_PAGE[1] - _TOP - _FIRST_HEIGHT - _BOTTOM) / num_sources - _GAP, _MIN_HEIGHT)
     page_height = _TOP + _FIRST_HEIGHT + num_sources * (_GAP + height) + _BOTTOM
     figure = _figure(page_height)
-    mixture, image = _draw_overview(figure, recording, separation, separation.reference_microphone)
+    mixture, image = _draw_overview(figure, recording, separation)
     panels = [mixture]
     for source in range(num_sources):
         top = _TOP + _FIRST_HEIGHT + _GAP + source * (_GAP + height)
@@ -80,21 +76,18 @@ def plot_separation(
 def plot_localization(
     recording: Recording,
     localization: "vbss.separation.Localization",
-    *,
-    reference_microphone: int | np.integer = 0,
 ) -> "matplotlib.figure.Figure":
     """The mixture and the posteriors of the directions, side by side.
 
     Args:
         recording: in which sources were localization.
         localization: what `vbss.localize` or `vbss.separate` found in it.
-        reference_microphone: whose mixture is drawn, counted from 0.
 
     Raises:
-        InputError: if there is no such microphone, or as `plot_spectrogram`.
+        InputError: as `plot_spectrogram`.
     """
     figure = _figure(_TOP + _FIRST_HEIGHT + _BOTTOM)
-    _draw_overview(figure, recording, localization, reference_microphone)
+    _draw_overview(figure, recording, localization)
     return figure
 
 
@@ -108,12 +101,9 @@ def _draw_overview(
     figure: "matplotlib.figure.Figure",
     recording: Recording,
     localization: "vbss.separation.Localization",
-    reference_microphone: int | np.integer,
 ) -> "tuple[matplotlib.axes.Axes, matplotlib.image.AxesImage]":
     """The first row: mixture with its scale, and directions. Returns the mixture's axes and image."""
-    num_microphones = len(recording.samples)
-    if not 0 <= reference_microphone < num_microphones:
-        raise InputError(f"reference_microphone must be from 0 to {num_microphones - 1}, got {reference_microphone!r}.")
+    reference_microphone = localization.reference_microphone
     page_height = figure.get_figheight()
     mixture = figure.add_axes(_box(page_height, _LEFT, _TOP, _PANEL_WIDTH, _FIRST_HEIGHT))
     samples, settings = recording.samples[reference_microphone], localization.settings

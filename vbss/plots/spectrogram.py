@@ -68,7 +68,7 @@ def plot_mask(
     sample_rate: int | np.integer,
     *,
     color: str = "black",
-    hop: float = 0.016,
+    hop: float,
 ) -> "matplotlib.image.AxesImage":
     """Draw the mask of one source, from white for 0 to `color` for 1, over time in s and frequency in kHz.
 

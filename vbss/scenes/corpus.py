@@ -85,7 +85,11 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         missing = [column for column in columns if column not in (rows.fieldnames or ())]
         if missing:
             raise InputError(f"{str(path)!r} has no column {missing[0]!r}; it must have {', '.join(columns)}.")
-        return list(rows)
+        table = list(rows)
+    for number, row in enumerate(table, 2):
+        if None in row.values():
+            raise InputError(f"{str(path)!r}, line {number}: fewer fields than the first line names.")
+    return table
 
 
 def _of_manifest(manifest: Path) -> dict[str, str]:

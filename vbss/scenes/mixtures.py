@@ -22,6 +22,7 @@ from vbss.scenes.noise import diffuse_noise, sensor_noise
 from vbss.scenes.room import Scene, convolve, simulate_room
 
 _CACHE_FORMAT = 1  # another number for another way of making scenes
+_LARGEST_NOISE = 200  # dB above or below the mixture
 _LEVEL = 0.05  # root mean square of the first source at the first microphone
 # Each purpose draws from a stream of its own, so that one draw more or less changes nothing else.
 _SPEECH, _ROOM, _DIRECTIONS, _LEVELS, _SENSOR_NOISE, _DIFFUSE_NOISE = range(6)
@@ -95,8 +96,11 @@ class Condition:
             )
         for name in ("sensor_noise", "diffuse_noise"):
             level = getattr(self, name)
-            if level is not None and not isfinite(level):
-                raise InputError(f"{name} must be a level in dB below the mixture or None, got {level}.")
+            if level is not None and not abs(level) <= _LARGEST_NOISE:
+                raise InputError(
+                    f"{name} must be a level in dB below the mixture, from -{_LARGEST_NOISE} to {_LARGEST_NOISE}, or "
+                    f"None, got {level}."
+                )
         if self.room is not None and self.responses is None:
             raise InputError(f"room {self.room!r} is one of measured responses: name their folder in responses.")
 
