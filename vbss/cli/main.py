@@ -1,5 +1,6 @@
 """The entry points of the command line, and what every command has in common: exit codes, errors, the cache."""
 
+import gc
 import os
 import sys
 import warnings
@@ -34,6 +35,8 @@ def console() -> int:
     warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
     # By default only what takes a second to compile is kept; here it is the many small parts that add up.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    # Tracing makes very many small objects, which the collector would walk through again and again.
+    gc.set_threshold(200_000, 50, 50)
     code = main()
     if code == EXIT_INTERRUPTED:
         # What was interrupted may still be computing or compiling in threads that do not survive an orderly end.
