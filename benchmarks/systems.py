@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,17 @@ class System:
                 digest.update(file.read_bytes())
         return {
             "settings": self.settings,
-            "versions": {package: version(package) for package in self.packages},
+            "versions": {package: _version(package) for package in self.packages},
             "sources": digest.hexdigest() if self.sources else None,
         }
+
+
+def _version(package: str) -> str | None:
+    """The version of an installed package; a system whose package is missing has an identity, but cannot run."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _vbss(title: str, **settings: Any) -> System:
