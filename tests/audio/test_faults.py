@@ -55,6 +55,9 @@ def test_uneven_channels_are_told(sound):
     sound[1] *= 0.1
     sound[3] *= 1.5  # three and a half dB are no fault
     (warning,) = recording_warnings(sound)
+    *_, offset = recording_warnings(sound + [[0], [0], [0.2], [0]])  # an offset is no level
+    assert offset.startswith("channel 2 (counted from 0) has a constant offset")
+    assert len(list(recording_warnings(sound + [[0], [0], [0.2], [0]]))) == 2
     assert warning.startswith("channel 1 (counted from 0) is 2") and "dB quieter" in warning
 
 

@@ -182,6 +182,18 @@ def test_given_masks_do_not_depend_on_the_level(scene):
     np.testing.assert_allclose(quiet["direction"], loud["direction"], atol=1e-9)
 
 
+def test_given_masks_leave_missing_bins_out(scene):
+    model, mixture, energy = scene
+    masks = jax.nn.one_hot(energy.argmax(-1), 2) * 0.6 + 0.2
+    is_observed = jnp.ones(mixture.shape[:2], bool).at[:, 40:].set(False)
+    broken = mixture.at[:, 40:].set(1e3)
+    np.testing.assert_allclose(
+        given_masks(model, broken, masks, is_observed)["direction"],
+        given_masks(model, mixture[:, :40], masks[:, :40])["direction"],
+        atol=1e-9,
+    )
+
+
 def test_direction_groups_cover_the_circle_evenly(array, scene):
     steering = array
     _, mixture, _ = scene

@@ -17,9 +17,7 @@ _QUIET_PEAK = 1e-3  # of full scale: ten bits of a 16-bit file are unused
 
 def dead_channels(samples: Float[np.ndarray, "channels samples"]) -> Bool[np.ndarray, " channels"]:
     """The channels without sound: constant, or more than 60 dB below the loudest."""
-    # At full scale, so that the squares of a very quiet recording do not vanish. A constant is no sound.
-    centred = _full_scale(samples - samples.mean(axis=1, keepdims=True, dtype=np.float64))
-    power = np.mean(np.square(centred), axis=1)
+    power = _powers(samples)
     is_constant = np.ptp(samples, axis=1) == 0
     return is_constant | (power < _DEAD * power.max())
 
@@ -41,7 +39,7 @@ def recording_warnings(samples: Float[np.ndarray, "channels samples"]) -> Iterat
             f"channel {channel} (counted from 0) is silent or more than 60 dB below the loudest, and was left out: is "
             "the microphone connected?"
         )
-    power = np.mean(np.square(_full_scale(samples)[~is_dead], dtype=np.float64), axis=1)
+    power = _powers(samples)[~is_dead]
     levels = 10 * np.log10(power / np.median(power)) if power.size else power
     for channel, level in zip(np.flatnonzero(~is_dead), levels, strict=True):
         if abs(level) > _UNEVEN:
@@ -85,6 +83,11 @@ def _share_in_runs(is_so: Bool[np.ndarray, " samples"], shortest: int) -> float:
     return float(lengths[lengths >= shortest].sum() / len(is_so))
 
 
-def _full_scale(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, "channels samples"]:
-    peak = np.abs(samples).max()
-    return samples / (peak if peak > 0 else 1)
+def _powers(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " channels"]:
+    """The power of each channel but for its mean, relative to the recording's peak.
+
+    So the squares of a very quiet recording do not vanish, and a constant is no sound.
+    """
+    centred = samples - samples.mean(axis=1, keepdims=True, dtype=np.float64)
+    peak = np.abs(centred).max()
+    return np.mean(np.square(centred / (peak if peak > 0 else 1)), axis=1)

@@ -86,22 +86,14 @@ def signal_to_distortion_ratio(
 
     **Raises:** `InputError` if shapes differ, samples are too few or not finite, or a reference is silent.
     """
-    from fast_bss_eval import numpy as fast_bss_eval
-
     references, estimates = _checked_signals(references, estimates)
     if len(references) != len(estimates):
         raise InputError(
             "references and estimates must both have shape (sources, samples), "
             f"got {references.shape} and {estimates.shape}."
         )
-    ratios, permutation = fast_bss_eval.sdr(
-        _full_scale(references),
-        _full_scale(estimates),
-        filter_length=FILTER_LENGTH,
-        clamp_db=LIMIT,
-        return_perm=True,
-    )
-    return ratios, permutation
+    ratios = separation_ratios(references, estimates)
+    return ratios.sdr, ratios.permutation
 
 
 def _checked_signals(

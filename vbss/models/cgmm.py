@@ -68,8 +68,8 @@ class LDACGMM(Model):
             num_sources: number of classes K, at least 1 and at most D.
             degrees_of_freedom: nu; M + 5 by default (section 4.2).
             diffuseness: epsilon of G = b b^H + epsilon I (equation 6).
-            loading: relative white noise that every bin is taken to carry. Less separates clean recordings better; in
-                float32, 1e-3 is safe for any recording and 1e-4 for one whitened by `vbss.audio.diffuse_whitening`.
+            loading: relative white noise that every bin is taken to carry. In float32, 1e-3 is safe for any recording
+                and 1e-4 for one whitened by `vbss.audio.diffuse_whitening`, which wants some in float64 too.
 
         Raises:
             ValueError: for wrong shapes, fewer than 2 microphones, or num_sources outside 1..D.

@@ -84,17 +84,25 @@ def direction_groups(
 
 
 @eqx.filter_jit
-def given_masks(model: Any, mixture: Complex[Array, "f t m"], masks: Float[Array, "f t k"]) -> dict[str, Array]:
+def given_masks(
+    model: Any,
+    mixture: Complex[Array, "f t m"],
+    masks: Float[Array, "f t k"],
+    is_observed: Bool[Array, "f t"] | None = None,
+) -> dict[str, Array]:
     """Masks from elsewhere (a network, an oracle), with directions by the corrected equation (18).
 
     w_k = softmax over d of -sum_f [n_fk log|G_fd| + tr(G_fd^-1 R_fk)], R_fk = sum_t z_ftk x x^H / mean(x^H x / M).
     """
+    mixture = _observed(mixture, is_observed)
+    weights = masks if is_observed is None else jnp.where(is_observed[..., None], masks, 0)
+    count = mixture.shape[0] * mixture.shape[1] if is_observed is None else is_observed.sum()
     precision, log_determinant = inverse_and_log_determinant(model.templates)
     scatter = loaded_scatter(mixture, model.loading[:, None])
     size = mixture.shape[-1]
-    level = scatter[..., :size].sum(-1).mean() / size
-    scatters = jnp.einsum("ftp,ftk->fkp", scatter, masks) / level
-    fit = jnp.einsum("fk,fd->kd", masks.sum(1), log_determinant) + jnp.einsum("fdp,fkp->kd", precision, scatters)
+    level = scatter[..., :size].sum() / jnp.asarray(size * count, scatter.dtype)
+    scatters = jnp.einsum("ftp,ftk->fkp", scatter, weights) / level
+    fit = jnp.einsum("fk,fd->kd", weights.sum(1), log_determinant) + jnp.einsum("fdp,fkp->kd", precision, scatters)
     direction = jax.nn.softmax(-fit, -1)
     return {**_from_directions(model, mixture, direction), "source": masks}
 
