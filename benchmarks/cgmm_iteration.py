@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbss.expectation import observe
+from vbss.factorization import initial_posterior
 from vbss.inference import EM
 from vbss.models import LDACGMM
-from vbss.posterior import initial_posterior
 
 _ITERATIONS = 20
 
@@ -49,7 +49,7 @@ def _iterate(algorithm, model, posterior, data, observations):
     def step(arrays, _):
         posterior = eqx.combine(arrays, static)
         bound = algorithm.elbo(model, posterior, data, observations)
-        _, posterior = algorithm.step(model, posterior, data, observations)
+        _, posterior = algorithm.sweep(model, posterior, data, observations)
         return eqx.filter(posterior, eqx.is_array), bound
 
     return jax.lax.scan(step, dynamic, length=_ITERATIONS)

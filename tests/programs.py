@@ -1,4 +1,4 @@
-"""Five programs of the core's contract with random problems of each; three are not public models and stand here."""
+"""Programs with random problems of each: five of the core's contract, three of which stand here, and more models."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,15 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 
 import vbss
-from vbss.models import LDACGMM, GaussianMixture
+from vbss.models import (
+    LDACGMM,
+    BayesianGaussianMixture,
+    FactorAnalysis,
+    GaussianMixture,
+    LinearDynamicalSystem,
+    SwitchingLinearDynamicalSystem,
+)
+from vbss.models import StudentMixture as LearntStudentMixture
 
 
 class StudentMixture(vbss.Model):
@@ -141,4 +149,77 @@ PROBLEMS = {
     "lda-cgmm": lda_cgmm,
     "vessl": vessl,
     "hidden markov": hidden_markov,
+}
+
+
+def learnt_student_mixture(key: Array, num: int = 40, size: int = 2, components: int = 2) -> tuple[Any, tuple]:
+    keys = jr.split(key, 2)
+    model, (y,) = student_mixture(keys[0], num, size, components)
+    degrees_of_freedom = 2 * jnp.exp(jr.normal(keys[1], (components,)) / 2) + 1
+    return LearntStudentMixture(model.log_weights, model.loc, model.precision, degrees_of_freedom, y.mean(0)), (y,)
+
+
+def bayesian_mixture(key: Array, num: int = 20, size: int = 2, components: int = 3) -> tuple[Any, tuple]:
+    keys = jr.split(key, 4)
+    y = jr.normal(keys[0], (num, size)) * 2 + 1
+    positive = jnp.exp(jr.normal(keys[1], (3,)) / 2)
+    model = BayesianGaussianMixture(
+        concentration=positive[0],
+        loc_prior=jr.normal(keys[2], (size,)),
+        loc_weight=positive[1],
+        degrees_of_freedom=size + positive[2],
+        scatter=_positive(keys[3], size, size),
+        anchor=y.mean(0),
+        num_components=components,
+    )
+    return model, (y,)
+
+
+def factor_analysis(key: Array, num: int = 12, size: int = 4, factors: int = 2) -> tuple[Any, tuple]:
+    keys = jr.split(key, 3)
+    y = jr.normal(keys[0], (num, size)) * 2
+    return FactorAnalysis(jr.normal(keys[1], (size, factors)), y[0], jnp.exp(jr.normal(keys[2], (size,)))), (y,)
+
+
+def linear_dynamical(key: Array, length: int = 6, size: int = 3, latents: int = 2) -> tuple[Any, tuple]:
+    keys = jr.split(key, 8)
+    model = LinearDynamicalSystem(
+        initial_loc=jr.normal(keys[0], (latents,)),
+        initial_precision=_positive(keys[1], latents, latents),
+        transition=jr.normal(keys[2], (latents, latents)) / 2,
+        precision=_positive(keys[3], latents, latents),
+        loading=jr.normal(keys[4], (size, latents)),
+        offset=jr.normal(keys[5], (size,)),
+        observation_precision=jnp.exp(jr.normal(keys[6], (size,)) / 2),
+    )
+    return model, (jr.normal(keys[7], (length, size)) * 2,)
+
+
+def switching_linear_dynamical(
+    key: Array, length: int = 6, size: int = 2, latents: int = 2, switches: int = 2
+) -> tuple[Any, tuple]:
+    keys = jr.split(key, 5)
+    single, data = linear_dynamical(keys[0], length, size, latents)
+    model = SwitchingLinearDynamicalSystem(
+        log_initial_switch=_log_probs(keys[1], switches),
+        log_switch=_log_probs(keys[2], switches, switches),
+        initial_loc=single.initial_loc,
+        initial_precision=single.initial_precision,
+        transition=jr.normal(keys[3], (switches, latents, latents)) / 2,
+        drift=jr.normal(keys[4], (switches, latents)),
+        precision=jnp.broadcast_to(single.precision, (switches, latents, latents)),
+        loading=single.loading,
+        offset=single.offset,
+        observation_precision=single.observation_precision,
+    )
+    return model, data
+
+
+MODELS = {
+    **PROBLEMS,
+    "student mixture, learnt": learnt_student_mixture,
+    "bayesian mixture": bayesian_mixture,
+    "factor analysis": factor_analysis,
+    "linear dynamical": linear_dynamical,
+    "switching linear dynamical": switching_linear_dynamical,
 }

@@ -10,6 +10,7 @@ from scipy import stats
 
 import vbss
 from vbss.hermitian import inverse_and_log_determinant, pack
+from vbss.labelled import Labelled, summed_product
 
 SIZES = {"t": 4, "f": 3, "d": 3, "n": 5, "m": 2, "k": 3, "j": 2, "i": 2}
 
@@ -387,3 +388,45 @@ def test_an_observation_of_another_size_is_refused():
     for bad in (value[:3], value[:, :1], value[0], value[:, None]):
         with pytest.raises(ValueError, match=r"must have shape \(5, 2\)"):
             gated.log_prob(bad)
+
+
+PRODUCTS = {
+    "two matrices": {"nk": (5, 3), "np": (5, 4), "kp": (3, 4)},
+    "alternating axes": {"fkt": (3, 2, 9), "kd": (2, 4), "fpt": (3, 5, 9), "fdp": (3, 4, 5), "ft": (3, 9)},
+    "sums outside": {"fkp": (3, 2, 5), "fdp": (3, 4, 5)},
+    "few against many": {"ka": (2, 7), "bac": (6, 7, 8), "kbc": (2, 6, 8)},
+    "sizes of one": {"fk": (1, 2), "fdp": (3, 4, 5), "kd": (2, 4), "kp": (1, 5)},
+    "a number": {"": (), "n": (5,)},
+    "one alone": {"fdp": (3, 4, 5)},
+}
+
+
+@pytest.mark.parametrize("shapes", PRODUCTS.values(), ids=PRODUCTS)
+def test_summed_products_are_those_of_einsum(shapes):
+    arrays = [normal(rng(i), *shape) for i, shape in enumerate(shapes.values())]
+
+    def ours(arrays):
+        return summed_product([Labelled(axes, array) for axes, array in zip(shapes, arrays, strict=True)])
+
+    def einsum(arrays):
+        return jnp.einsum(",".join(shapes) + "->", *arrays)
+
+    found, expected = jax.jit(lambda a: [jax.value_and_grad(f)(a) for f in (ours, einsum)])(arrays)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, expected)
+
+
+def test_the_largest_factor_enters_products_of_matrices_as_it_lies():
+    shapes = {"fkt": (3, 2, 9), "kd": (2, 40), "fpt": (3, 5, 9), "fdp": (3, 40, 5)}
+
+    def product(*arrays):
+        return summed_product([Labelled(axes, array) for axes, array in zip(shapes, arrays, strict=True)])
+
+    equations = jax.make_jaxpr(product)(*(jnp.ones(shape) for shape in shapes.values())).eqns
+    assert "transpose" not in {equation.primitive.name for equation in equations}
+    batches = {
+        operand.aval.shape: batch
+        for equation in equations
+        if equation.primitive.name == "dot_general"
+        for operand, batch in zip(equation.invars, equation.params["dimension_numbers"][1], strict=True)
+    }
+    assert tuple(batches[shapes["fdp"]]) == (0,)

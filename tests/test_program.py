@@ -16,7 +16,7 @@ from scipy import stats
 import vbss
 from vbss.context import relaxed_promotion
 from vbss.distributions import ComplexInverseWishart, Indicator
-from vbss.posterior import initial_posterior
+from vbss.factorization import initial_posterior
 from vbss.program import unexpanded, unmasked
 
 LOG_WEIGHTS = jnp.log(jnp.array([0.2, 0.5, 0.3]))

@@ -13,8 +13,14 @@ from .check import check_derivation as check_derivation
 from .densities import ComplexNormal as ComplexNormal
 from .densities import MultivariateNormal as MultivariateNormal
 from .densities import Normal as Normal
+from .expanded import Expanded as Expanded
 from .gated import Gated as Gated
 from .inference import EM as EM
+from .inference import MCMC as MCMC
+from .inference import SVI as SVI
+from .inference import MonteCarloEM as MonteCarloEM
+from .inference import NaturalGradient as NaturalGradient
+from .inference import Plateau as Plateau
 from .inference import Solution as Solution
 from .inference import Status as Status
 from .inference import fit as fit
@@ -22,7 +28,9 @@ from .kinds import Linear as Linear
 from .kinds import Precision as Precision
 from .kinds import Simplex as Simplex
 from .kinds import Variance as Variance
+from .numerical import Numerical as Numerical
 from .posterior import Posterior as Posterior
+from .probes import ProgramError as ProgramError
 from .program import Given as Given
 from .program import Model as Model
 from .program import indicator as indicator
@@ -34,3 +42,5 @@ from .separation import Separation as Separation
 from .separation import localize as localize
 from .separation import separate as separate
 from .settings import Settings as Settings
+from .storage import load as load
+from .storage import save as save

@@ -1,93 +1,24 @@
-"""Exponential-family densities for `Gated`: sums of products of statistics and parameters with explicit axes.
+"""The exponential-family densities that `Gated` takes: normal, multivariate normal and complex normal."""
 
-Axes are single lower-case letters, as in einsum. A parameter is a pair (axes, array), its event axes last; the letters
-of the site's plates stand for the plates, the other letters are contracted with the gates.
-"""
-
-from abc import abstractmethod
-from collections.abc import Callable
 from math import isqrt, log, pi
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 from numpyro.distributions import constraints
 
+from vbss.density import ExponentialFamily, Term
 from vbss.distributions.constraints import complex_vector
 from vbss.hermitian import inverse_and_log_determinant, pack_outer, packed_identity, unpack
+from vbss.labelled import FEATURE, Labelled, union
 
 _SILENCE = 1e-14  # the power below which the loading of a bin sinks no further: digital silence is read as faint noise
-_FEATURE = "P"  # the axis of packed statistics; users' axes are lower case
 
 
-def distinct_letters(axes: str) -> bool:
-    """Whether these are names of axes."""
-    return all("a" <= letter <= "z" for letter in axes) and len(set(axes)) == len(axes)
-
-
-class Labelled(eqx.Module):
-    """An array whose trailing dimensions carry one-letter names."""
-
-    array: Array
-    axes: str = eqx.field(static=True)
-
-    def __init__(self, axes: str, array: Array):
-        self.axes = axes
-        self.array = jnp.asarray(array)
-        if not distinct_letters(axes.replace(_FEATURE, "")):
-            raise ValueError(f"axes must be distinct lower-case letters, got {axes!r}")
-        if self.array.ndim < len(axes):
-            raise ValueError(f"axes {axes!r} name {len(axes)} dimensions, but the array has shape {self.array.shape}")
-
-
-class Term(NamedTuple):
-    """`number` times the product of the factors, summed over every axis that the result does not keep."""
-
-    number: float
-    factors: list[Labelled]
-
-
-Pick = Callable[[Labelled, int], Array]
-
-
-class Density(eqx.Module):
-    """What a gated site may be: a log density that is a sum of `Term`s."""
-
-    event_rank: ClassVar[int]
-    support: ClassVar[constraints.Constraint]
-
-    @property
-    @abstractmethod
-    def event_shape(self) -> tuple[int, ...]: ...
-
-    @abstractmethod
-    def parameters(self) -> list[tuple[Labelled, int]]:
-        """The parameters, each with the number of its trailing event axes."""
-
-    @abstractmethod
-    def statistics(self, plates: str, value: Array) -> dict[str, Array]:
-        """What the terms need of an observation.
-
-        Computed once per recording, outside the iteration: it may depend on the data and on constants alone.
-        """
-
-    @abstractmethod
-    def terms(self, plates: str, statistics: dict[str, Array]) -> list[Term]:
-        """The log density at an observation, given its statistics."""
-
-    @abstractmethod
-    def sample(self, key: Array, pick: Pick, shape: tuple[int, ...]) -> Array:
-        """A draw of shape (*shape, *event_shape); `pick` contracts a parameter with the gates."""
-
-
-def _union(*axes: str) -> str:
-    return "".join(dict.fromkeys("".join(axes)))
-
-
-class Normal(Density):
+class Normal(ExponentialFamily):
     """y ~ N(loc, 1 / precision), scalar and real.
 
     Args:
@@ -97,10 +28,9 @@ class Normal(Density):
 
     loc: Labelled
     precision: Labelled
-    event_rank: ClassVar[int] = 0
     support: ClassVar[constraints.Constraint] = constraints.real
 
-    def __init__(self, loc: tuple[str, Array], precision: tuple[str, Array]):
+    def __init__(self, loc: tuple[str, ArrayLike], precision: tuple[str, ArrayLike]):
         self.loc, self.precision = Labelled(*loc), Labelled(*precision)
 
     @property
@@ -129,7 +59,7 @@ class Normal(Density):
         return loc + jax.random.normal(key, shape, loc.dtype) / jnp.sqrt(precision)
 
 
-class MultivariateNormal(Density):
+class MultivariateNormal(ExponentialFamily):
     """y ~ N(loc, precision^-1) in R^D, or N(loc, (weight * precision)^-1) when a scalar weight is given.
 
     Args:
@@ -143,14 +73,13 @@ class MultivariateNormal(Density):
     precision: Labelled
     weight: Labelled | None
     anchor: Array | None
-    event_rank: ClassVar[int] = 1
     support: ClassVar[constraints.Constraint] = constraints.real_vector
 
     def __init__(
         self,
-        loc: tuple[str, Array],
-        precision: tuple[str, Array],
-        weight: tuple[str, Array] | None = None,
+        loc: tuple[str, ArrayLike],
+        precision: tuple[str, ArrayLike],
+        weight: tuple[str, ArrayLike] | None = None,
         anchor: Array | None = None,
     ):
         self.loc, self.precision = Labelled(*loc), Labelled(*precision)
@@ -179,7 +108,7 @@ class MultivariateNormal(Density):
         precision = (self.precision.array + jnp.swapaxes(self.precision.array, -1, -2)) / 2
         size = loc.shape[-1]
         loc_axes, precision_axes = self.loc.axes[:-1], self.precision.axes[:-2]
-        axes = _union(loc_axes, precision_axes)
+        axes = union(loc_axes, precision_axes)
         linear = jnp.einsum(f"{precision_axes}XY,{loc_axes}Y->{axes}X", precision, loc)
         quadratic = jnp.einsum(f"{axes}X,{loc_axes}X->{axes}", linear, loc)
         factor = jnp.linalg.cholesky(precision)
@@ -191,10 +120,10 @@ class MultivariateNormal(Density):
         ones = jnp.ones(loc.shape[:-1], loc.dtype)
         products = jnp.einsum(f"{precision_axes}P,{loc_axes}->{axes}P", doubled, ones)
         natural = jnp.concatenate([-0.5 * products, linear, -0.5 * quadratic[..., None]], -1)
-        features = Labelled(plates + _FEATURE, statistics["features"])
+        features = Labelled(plates + FEATURE, statistics["features"])
         weight = [] if self.weight is None else [self.weight]
         terms = [
-            Term(1.0, [features, Labelled(axes + _FEATURE, natural), *weight]),
+            Term(1.0, [features, Labelled(axes + FEATURE, natural), *weight]),
             Term(1.0, [Labelled(precision_axes, half_log_determinant)]),
         ]
         if self.weight is not None:
@@ -211,7 +140,7 @@ class MultivariateNormal(Density):
         return loc + whitened[..., 0]
 
 
-class ComplexNormal(Density):
+class ComplexNormal(ExponentialFamily):
     """x ~ N_C(0, power * P^-1) in C^M: circular, with the shape of a precision P and a scalar power.
 
     Args:
@@ -227,15 +156,14 @@ class ComplexNormal(Density):
     log_determinant: Labelled
     power: Labelled
     loading: Labelled | None
-    event_rank: ClassVar[int] = 1
     support: ClassVar[constraints.Constraint] = complex_vector
 
     def __init__(
         self,
-        precision: tuple[str, Array],
-        log_determinant: tuple[str, Array],
-        power: tuple[str, Array],
-        loading: tuple[str, Array] | None = None,
+        precision: tuple[str, ArrayLike],
+        log_determinant: tuple[str, ArrayLike],
+        power: tuple[str, ArrayLike],
+        loading: tuple[str, ArrayLike] | None = None,
     ):
         self.precision, self.log_determinant = Labelled(*precision), Labelled(*log_determinant)
         self.power = Labelled(*power)
@@ -261,11 +189,9 @@ class ComplexNormal(Density):
         size = isqrt(statistics["scatter"].shape[-2])
         inverse_power = Labelled(self.power.axes, _reciprocal(self.power.array))
         log_power = Labelled(self.power.axes, size * (jnp.log(self.power.array) + log(pi)))
-        precision = Labelled(self.precision.axes[:-1] + _FEATURE, self.precision.array)
+        precision = Labelled(self.precision.axes[:-1] + FEATURE, self.precision.array)
         return [
-            Term(
-                -1.0, [Labelled(plates[:-1] + _FEATURE + plates[-1], statistics["scatter"]), precision, inverse_power]
-            ),
+            Term(-1.0, [Labelled(plates[:-1] + FEATURE + plates[-1], statistics["scatter"]), precision, inverse_power]),
             Term(-1.0, [self.log_determinant]),
             Term(-1.0, [log_power]),
         ]

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpyro
 from jaxtyping import Array, Float
 from numpyro import handlers
 
 from vbss.context import relaxed_promotion
 from vbss.factors import Factor, ProgramObjective, Values
 from vbss.gated import Gated
+from vbss.kinds import Kind
 from vbss.posterior import Posterior
 from vbss.program import Model, unexpanded, unmasked
 
@@ -26,10 +28,7 @@ def observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
 
     They depend on the data alone, so that the iteration need not compute them again.
     """
-    values = dict(posterior.points)
-    for factor in posterior.factors.values():
-        values |= factor.representative()
-    trace = _trace(model, data, values)
+    trace = trace_of(model, posterior, data)
     if not any(site["type"] == "sample" and site["is_observed"] for site in trace.values()):
         raise ValueError("the program observes nothing: give obs= to the site of the data")
     return {
@@ -39,14 +38,25 @@ def observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
     }
 
 
+def trace_of(model: Model, posterior: Posterior, data: tuple) -> dict:
+    """NumPyro's trace of the program at some values of the posterior's sites."""
+    values = dict(posterior.points)
+    for factor in posterior.factors.values():
+        values |= factor.representative()
+    return _trace(model, data, values)
+
+
 def log_joint(model: Model, data: tuple, values: Values, observations: Observations) -> Float[Array, ""]:
     """The program's log density at given values of its sites, in the form that is linear in every statistic."""
-    trace = _trace(model, data, values)
     total: Any = 0.0
-    for name, site in trace.items():
-        if site["type"] == "sample":
-            log_prob = _site_log_prob(name, site, trace, observations)
-            total = total + (log_prob if site["scale"] is None else site["scale"] * log_prob)
+    # Exact rules put values outside a distribution's support: one-hots of no one state, simplices of no norm.
+    with numpyro.validation_enabled(False):
+        trace = _trace(model, data, values)
+        for name, site in trace.items():
+            if site["type"] == "sample":
+                log_prob = _site_log_prob(name, site, trace, observations)
+                with relaxed_promotion():
+                    total = total + (log_prob if site["scale"] is None else site["scale"] * log_prob)
     return total
 
 
@@ -104,17 +114,30 @@ def derived_update(
     if block in posterior.factors:
         objective = block_objective(model, posterior, data, block, observations)
         return model, posterior.with_factor(block, posterior.factors[block].update(objective))
+    kind, value, objective = unknown_objective(model, posterior, data, block, observations)
+    return with_unknown(model, posterior, block, kind.maximize(objective, value))
+
+
+def unknown_objective(
+    model: Model, posterior: Posterior, data: tuple, block: str, observations: Observations
+) -> tuple[Kind, Array, Callable[[Array], Array]]:
+    """A point or parameter: its kind, its value, and E_q[log p] as a function of it."""
     if block in posterior.points:
         kind, given = posterior.kind_of(block)
-        objective = _point_objective(model, posterior, data, block, given, observations)
-        return model, posterior.with_point(block, kind.maximize(objective, posterior.points[block]))
-    kind = model.parameter_kinds()[block]
+        return kind, posterior.points[block], _point_objective(model, posterior, data, block, given, observations)
     factors = list(posterior.factors.values())
 
-    def parameter_objective(value: Array) -> Array:
+    def objective(value: Array) -> Array:
         return _integrated(model.replace(**{block: value}), factors, data, posterior.points, observations)
 
-    return model.replace(**{block: kind.maximize(parameter_objective, getattr(model, block))}), posterior
+    return model.parameter_kinds()[block], getattr(model, block), objective
+
+
+def with_unknown(model: Model, posterior: Posterior, block: str, value: Array) -> tuple[Model, Posterior]:
+    """A point or parameter at another value."""
+    if block in posterior.points:
+        return model, posterior.with_point(block, value)
+    return model.replace(**{block: value}), posterior
 
 
 def _point_objective(

@@ -1,14 +1,14 @@
 """`Gated`: a density raised to powers by one-hot variables, as one NumPyro distribution."""
 
 from collections.abc import Mapping
-from functools import reduce
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array
 
 from vbss.context import relaxed_promotion
-from vbss.densities import Density, Labelled, Term, distinct_letters
+from vbss.density import Density
+from vbss.labelled import Labelled, contract, distinct_letters
 
 
 class Gated(dist.Distribution):
@@ -21,14 +21,16 @@ class Gated(dist.Distribution):
     Args:
         plates: one letter for each plate dimension of the site, in order (leftmost first).
         gates: {axes: one-hot array}; the axes name plate dimensions and the dimensions of parameters.
-        density: an exponential-family density whose parameters use the same letters.
+        density: a density whose parameters use the same letters: of an exponential family, or any by `vbss.Expanded`.
 
-    Two faces: `log_prob` keeps the plates (what NumPyro calls); `total` contracts to a scalar in optimal order (what
-    inference calls), so that sufficient statistics appear and no array over plates and components exists.
+    Two faces: `log_prob` keeps the plates (what NumPyro calls); `total` contracts to a scalar (what inference calls).
+    The total of an exponential family is contracted in optimal order, so that sufficient statistics appear and no array
+    over plates and components exists.
 
     Raises:
         ValueError: if two arrays give an axis different sizes, none gives the size of a plate, a gate does not have
-            exactly one axis of states, or a parameter has an axis that is neither a plate nor in a gate.
+            exactly one axis of states, a parameter has an axis that is neither a plate nor in a gate, or an event axis
+            that is.
     """
 
     pytree_data_fields = ("gates", "density")
@@ -72,6 +74,12 @@ class Gated(dist.Distribution):
                         f"Gated: axis {letter!r} of the parameter with axes {parameter.axes!r} is neither a plate nor "
                         "in a gate"
                     )
+            for letter in parameter.axes[len(parameter.axes) - event_rank :]:
+                if letter in known:
+                    raise ValueError(
+                        f"Gated: axis {letter!r} of the parameter with axes {parameter.axes!r} is an event's, but also "
+                        "a plate or in a gate"
+                    )
 
     def _sizes(self) -> dict[str, int]:
         sizes: dict[str, int] = {}
@@ -114,16 +122,9 @@ class Gated(dist.Distribution):
             statistics: of the observation, from `statistics`.
             mask: of a shape that broadcasts to the plates'; False leaves an element out.
         """
-        shape = self._plate_shape
-        dtype = self.density.parameters()[0][0].array.dtype
-        masks = [] if mask is None else [Labelled(self.plates, jnp.broadcast_to(jnp.asarray(mask, dtype), shape))]
-        sizes = dict(zip(self.plates, shape, strict=True))
-        result = jnp.zeros((), dtype)
-        for term in self.density.terms(self.plates, statistics):
-            factors = [*masks, *self.gates, *term.factors]
-            value = _einsum(factors, "", "")
-            result = result + term.number * _repeats(factors, sizes) * value
-        return result
+        sizes = dict(zip(self.plates, self._plate_shape, strict=True))
+        spread = None if mask is None else Labelled(self.plates, jnp.broadcast_to(mask, self._plate_shape))
+        return self.density.total(statistics, self.gates, spread, sizes)
 
     def log_prob(self, value: Array) -> Array:
         """The log density for each element of the plates, shape (*leading, *plates).
@@ -140,15 +141,7 @@ class Gated(dist.Distribution):
                     "factorised posterior instead."
                 )
         with relaxed_promotion():
-            terms = self.density.terms(self.plates, self.statistics(value))
-            return reduce(jnp.add, [self._elementwise(term) for term in terms])
-
-    def _elementwise(self, term: Term) -> Array:
-        factors = [*self.gates, *term.factors]
-        present = "".join(letter for letter in self.plates if any(letter in factor.axes for factor in factors))
-        value = term.number * _einsum(factors, "...", present)
-        absent = [self.plates.index(letter) - len(self.plates) for letter in self.plates if letter not in present]
-        return jnp.expand_dims(value, absent)
+            return self.density.elementwise(self.statistics(value), self.gates, self.plates)
 
     def sample(self, key, sample_shape=()):
         def pick(parameter: Labelled, event_rank: int) -> Array:
@@ -157,7 +150,7 @@ class Gated(dist.Distribution):
             relevant = [gate for gate in self.gates if _linked(gate, batch, self.gates)]
             factors = [*relevant, parameter]
             present = "".join(letter for letter in self.plates if any(letter in factor.axes for factor in factors))
-            value = _einsum(factors, "...", present + event)
+            value = contract(factors, "...", present + event)
             absent = [
                 self.plates.index(letter) - len(self.plates) - event_rank
                 for letter in self.plates
@@ -185,20 +178,3 @@ def _linked(gate: Labelled, axes: str, gates: list[Labelled]) -> bool:
         if grown == reached:
             return bool(set(gate.axes) & reached)
         reached = grown
-
-
-def _einsum(factors: list[Labelled], leading: str, output: str) -> Array:
-    operands = ",".join(leading + factor.axes for factor in factors)
-    arrays = [factor.array for factor in factors]
-    # A GPU's default ten-bit mantissa does not survive the inversions that follow.
-    return jnp.einsum(f"{operands}->{leading}{output}", *arrays, optimize="optimal", precision="highest")
-
-
-def _repeats(factors: list[Labelled], sizes: dict[str, int]) -> int:
-    """How often the contraction must be counted: the plates that no factor spans."""
-    count = 1
-    for letter, size in sizes.items():
-        spans = [factor.array.shape[factor.axes.index(letter)] for factor in factors if letter in factor.axes]
-        if max(spans, default=1) == 1:
-            count *= size
-    return count

@@ -29,6 +29,12 @@ class Model(eqx.Module):
     schedule: ClassVar[tuple[str, ...] | None] = None
     """Order in which an iteration visits the blocks: sites, points and fields; by default in this order."""
 
+    blocks: ClassVar[tuple[tuple[str, ...], ...] | None] = None
+    """Latent sites that share a factor of the posterior; by default read from the program's dependencies."""
+
+    at_mode: ClassVar[tuple[str, ...]] = ()
+    """Latent sites that inference keeps at their most probable value, as point estimates with a prior."""
+
     @abstractmethod
     def __call__(self, *data: Any) -> Any:
         """The generative program."""

@@ -20,7 +20,7 @@ from vbss.audio.geometry import azimuth_grid, steering_vectors
 from vbss.audio.stft import STFT
 from vbss.inference import Solution, Status, fit
 from vbss.models.cgmm_start import given_directions, peak_directions
-from vbss.posterior import Posterior
+from vbss.posterior import AbstractPosterior
 from vbss.program import Model
 from vbss.settings import MODELS, Settings
 
@@ -232,7 +232,7 @@ def _filter(
 
 @eqx.filter_jit
 def _probabilities(
-    posterior: Posterior,
+    posterior: AbstractPosterior,
 ) -> tuple[Float[Array, "frames frequencies sources"], Float[Array, "sources directions"]]:
     """The masks and the directions' posterior."""
     source, direction = posterior["source"], posterior["direction"]

@@ -17,9 +17,9 @@ import vbss
 from vbss.context import relaxed_promotion
 from vbss.distributions import Indicator
 from vbss.expectation import elbo, observe
+from vbss.factorization import initial_posterior
 from vbss.inference import fit as fit_function
 from vbss.models import GaussianMixture
-from vbss.posterior import initial_posterior
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +257,7 @@ def test_a_batch_of_recordings_is_the_loop_over_them():
     def infer(mixture, key):
         posterior = initial_posterior(model, (mixture,), key)
         observations = observe(model, posterior, (mixture,))
-        step = partial(vbss.EM().step, data=(mixture,), observations=observations)
+        step = partial(vbss.EM().sweep, data=(mixture,), observations=observations)
         _, posterior = jax.lax.fori_loop(0, 3, lambda _, carry: step(*carry), (model, posterior))
         return vbss.EM().elbo(model, posterior, (mixture,), observations)
 

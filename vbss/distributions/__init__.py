@@ -17,6 +17,8 @@ from vbss.distributions.constraints import complex_vector as complex_vector
 from vbss.distributions.constraints import hermitian_positive_definite as hermitian_positive_definite
 from vbss.distributions.discrete import Indicator as Indicator
 from vbss.distributions.discrete import MarkovChain as MarkovChain
+from vbss.distributions.empirical import Empirical as Empirical
+from vbss.distributions.gauss_markov_chain import GaussMarkovChain as GaussMarkovChain
 from vbss.distributions.transforms import ComplexLowerCholeskyTransform as ComplexLowerCholeskyTransform
 from vbss.distributions.transforms import ComplexScalarTransform as ComplexScalarTransform
 from vbss.distributions.transforms import ComplexVectorTransform as ComplexVectorTransform

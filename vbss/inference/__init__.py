@@ -1,6 +1,13 @@
 """Algorithms, each in its file, behind the one call `fit`."""
 
+from vbss.inference.algorithm import Algorithm as Algorithm
 from vbss.inference.em import EM as EM
 from vbss.inference.fit import fit as fit
+from vbss.inference.mcmc import MCMC as MCMC
+from vbss.inference.monte_carlo_em import MonteCarloEM as MonteCarloEM
+from vbss.inference.natural_gradient import NaturalGradient as NaturalGradient
 from vbss.inference.solution import Solution as Solution
 from vbss.inference.solution import Status as Status
+from vbss.inference.stopping import Monotone as Monotone
+from vbss.inference.stopping import Plateau as Plateau
+from vbss.inference.svi import SVI as SVI

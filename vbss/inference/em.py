@@ -4,20 +4,28 @@ Exact EM and variational EM are one algorithm with different factorisations of q
 as q does gets the exact one.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vbss import expectation
+from vbss.errors import InputError
 from vbss.expectation import Observations
+from vbss.factorization import Blocks, default_posterior, initial_posterior, named_blocks
+from vbss.inference.algorithm import Algorithm, check_frozen
+from vbss.inference.stopping import Monotone
 from vbss.posterior import Posterior
+from vbss.probes import probe
 from vbss.program import Model
 
 Updates = Literal["auto", "derived", "closed"]
 
 
-class EM(eqx.Module):
+class EM(Algorithm):
     """Coordinate ascent in which every block is set to its exact optimum in turn.
 
     Args:
@@ -25,37 +33,105 @@ class EM(eqx.Module):
             that is larger; 0 never stops.
         updates: "derived" reads every update from the program, "closed" demands the model's hand-derived ones, "auto"
             takes a hand-derived one where the model has it.
+        blocks: latent sites that share a factor of q, as in (("z", "x"), ("w",)): disjoint, covering all; by default
+            the model's, else read from the program's dependencies.
+        at_mode: latent sites kept at their most probable value instead of a distribution; by default the model's.
+        frozen: parameters and points that stay as they are.
+        probes: test before the first step that the program is what derived updates take for granted.
     """
 
-    tolerance: float = eqx.field(static=True, default=1e-6)
-    updates: Updates = eqx.field(static=True, default="auto")
+    tolerance: float = eqx.field(static=True)
+    updates: Updates = eqx.field(static=True)
+    blocks: Blocks | None = eqx.field(static=True)
+    at_mode: tuple[str, ...] | None = eqx.field(static=True)
+    frozen: tuple[str, ...] = eqx.field(static=True)
+    probes: bool = eqx.field(static=True)
 
-    def __check_init__(self):
-        if self.tolerance < 0:
-            raise ValueError(f"EM: tolerance must not be negative, got {self.tolerance}")
-        if self.updates not in ("auto", "derived", "closed"):
-            raise ValueError(f"EM: updates must be 'auto', 'derived' or 'closed', got {self.updates!r}")
+    def __init__(
+        self,
+        tolerance: float = 1e-6,
+        updates: Updates = "auto",
+        *,
+        blocks: Iterable[Iterable[str]] | None = None,
+        at_mode: Iterable[str] | None = None,
+        frozen: Iterable[str] = (),
+        probes: bool = True,
+    ):
+        if not tolerance >= 0:
+            raise InputError(f"EM: tolerance must not be negative, got {tolerance}")
+        if updates not in ("auto", "derived", "closed"):
+            raise InputError(f"EM: updates must be 'auto', 'derived' or 'closed', got {updates!r}")
+        self.tolerance = tolerance
+        self.updates = updates
+        self.blocks = named_blocks(blocks)
+        self.at_mode = None if at_mode is None else tuple(at_mode)
+        self.frozen = tuple(frozen)
+        self.probes = probes
 
-    def blocks(self, model: Model, posterior: Posterior) -> tuple[str, ...]:
+    @property
+    def rule(self):
+        return Monotone(self.tolerance)
+
+    def begin(self, model, data, start, key):
+        key_start, key_posterior, key_probe = jax.random.split(key, 3)
+        if isinstance(start, Posterior):
+            expected = eqx.filter_eval_shape(default_posterior, model, data, key_posterior, self.blocks, self.at_mode)
+            check_layout(start, expected)
+            posterior = start
+        else:
+            # Of an inference without factors, only the model that it has learnt is gone on from.
+            chosen = start if isinstance(start, Mapping) else model.start(key_start, *data)
+            chosen = {name: jnp.asarray(value) for name, value in chosen.items()}
+            posterior = initial_posterior(model, data, key_posterior, chosen, self.blocks, self.at_mode)
+        check_frozen(self.frozen, model, posterior.points)
+        if self.probes:
+            probe(model, posterior, data, key_probe, self._derived(model, posterior))
+        return posterior
+
+    def owns(self, state):
+        return isinstance(state, Posterior)
+
+    def constants(self, model, state, data):
+        return _observe(model, state, data)
+
+    def step(self, model, state, data, constants):
+        bound = self.elbo(model, state, data, constants)
+        return *self.sweep(model, state, data, constants), bound
+
+    def posterior(self, model, state, data):
+        return state
+
+    def schedule(self, model: Model, posterior: Posterior) -> tuple[str, ...]:
         """The blocks in the order in which a step visits them."""
         known = (*posterior.order, *model.parameter_kinds())
         schedule = known if model.schedule is None else tuple(posterior.block_of(name) for name in model.schedule)
+        schedule = tuple(dict.fromkeys(schedule))
         if sorted(schedule) != sorted(known):
-            raise ValueError(
+            raise InputError(
                 f"{type(model).__name__}.schedule must name each of {sorted(known)} once, got {list(schedule)}"
             )
         unknown = set(model.closed_forms()) - {*known, "elbo"}
-        if unknown:
-            raise ValueError(
+        if unknown and self.blocks is None and self.at_mode is None:
+            raise InputError(
                 f"{type(model).__name__}.closed_forms names {sorted(unknown)[0]!r}, but the blocks are {sorted(known)}"
             )
-        return schedule
+        return tuple(block for block in schedule if block not in self.frozen)
 
-    def step(
+    def _derived(self, model: Model, posterior: Posterior) -> tuple[str, ...]:
+        """The blocks whose updates are read from the program."""
+        closed = self._closed_forms(model)
+        return tuple(block for block in self.schedule(model, posterior) if block not in closed)
+
+    def _closed_forms(self, model: Model) -> dict[str, Any]:
+        """The hand-derived updates that are used: they hold for the model's own factorisation."""
+        is_own = self.blocks in (None, model.blocks) and self.at_mode in (None, model.at_mode)
+        return dict(model.closed_forms()) if is_own and self.updates != "derived" else {}
+
+    def sweep(
         self, model: Model, posterior: Posterior, data: tuple, observations: Observations
     ) -> tuple[Model, Posterior]:
         """One pass over the blocks: a pure function of pytrees."""
-        for block in self.blocks(model, posterior):
+        for block in self.schedule(model, posterior):
             model, posterior = self.update(model, posterior, data, block, observations)
         return model, posterior
 
@@ -63,27 +139,43 @@ class EM(eqx.Module):
         self, model: Model, posterior: Posterior, data: tuple, block: str, observations: Observations
     ) -> tuple[Model, Posterior]:
         """One block set to its optimum, by hand-derived or derived update as `updates` says."""
-        closed = model.closed_forms()
+        closed = self._closed_forms(model)
         if self.updates == "closed" and block not in closed:
-            raise ValueError(
-                f"EM: {type(model).__name__} has no hand-derived update of {block!r}; it has {sorted(closed)}"
+            raise InputError(
+                f"EM: {type(model).__name__} has no hand-derived update of {block!r} in this factorisation; it has "
+                f"{sorted(closed)}"
             )
-        if self.updates == "derived" or block not in closed:
+        if block not in closed:
             return expectation.derived_update(model, posterior, data, block, observations)
         return closed_update(model, posterior, block, closed[block](model, posterior, data, observations))
 
     def elbo(self, model: Model, posterior: Posterior, data: tuple, observations: Observations) -> Float[Array, ""]:
         """The evidence lower bound."""
-        closed = model.closed_forms()
-        if self.updates != "derived" and "elbo" in closed:
+        closed = self._closed_forms(model)
+        if "elbo" in closed:
             return closed["elbo"](model, posterior, data, observations)
         return expectation.elbo(model, posterior, data, observations)
+
+
+@eqx.filter_jit
+def _observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
+    return expectation.observe(model, posterior, data)
+
+
+def check_layout(start: Posterior, expected: Posterior) -> None:
+    """Raise ValueError where a posterior to start from is not laid out as the program and its data demand."""
+    if start.names() != expected.names() or start.factors.keys() != expected.factors.keys():
+        raise InputError(f"start: the posterior has {sorted(start.names())}, the program {sorted(expected.names())}")
+    for name in start.order:
+        own, wanted = (
+            [leaf.shape for leaf in jax.tree.leaves(p.factors.get(name, p.points.get(name)))] for p in (start, expected)
+        )
+        if own != wanted:
+            raise InputError(f"start: {name!r} has arrays of shapes {own}, but the data ask for {wanted}")
 
 
 def closed_update(model: Model, posterior: Posterior, block: str, value: Any) -> tuple[Model, Posterior]:
     """Put a block's hand-derived value in its place."""
     if block in posterior.factors:
         return model, posterior.with_factor(block, posterior.factors[block].with_natural(value))
-    if block in posterior.points:
-        return model, posterior.with_point(block, value)
-    return model.replace(**{block: value}), posterior
+    return expectation.with_unknown(model, posterior, block, value)

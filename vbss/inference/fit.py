@@ -1,8 +1,9 @@
 """The one loop: compiled once per shape, run in chunks of steps."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,40 +12,47 @@ import numpy as np
 from jaxtyping import Array
 
 from vbss.errors import InputError, whole_number
-from vbss.expectation import Observations, observe
+from vbss.inference.algorithm import Algorithm
+from vbss.inference.checkpoint import read_checkpoint
 from vbss.inference.em import EM
 from vbss.inference.solution import Solution, Status
-from vbss.posterior import Posterior, default_posterior, initial_posterior
+from vbss.posterior import AbstractPosterior
 from vbss.program import Model
+from vbss.storage import save
 
 Progress = Callable[[int, int, float], Any]
 _FIRST_CHUNK = 2  # steps before the first look at progress and interruption
 _LONGEST_CHUNK = 50
 _SECONDS = 0.5  # between two looks
+_SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 def fit(
     model: Model,
     data: Any,
-    algorithm: EM | None = None,
+    algorithm: Algorithm | None = None,
     *,
     key: Array | None = None,
-    start: Mapping[str, Any] | Posterior | Solution | None = None,
-    max_steps: int = 200,
+    start: Mapping[str, Any] | AbstractPosterior | Solution | None = None,
+    max_steps: int | None = None,
     progress: Progress | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Solution:
     """Infer a model's posterior and parameters from data.
 
     Args:
         model: the program with its parameters.
         data: what the program takes; a tuple is spread over its arguments.
-        algorithm: how to infer; by default `EM()`.
-        key: JAX random key of the start; by default `jax.random.key(0)`.
-        start: where to begin: {site: probabilities or value}, a `Posterior`, or a `Solution`, which is continued
-            (its model replaces `model`) through the same states as if it had not stopped. By default the model's own
+        algorithm: how to infer: `EM()` (the default), `NaturalGradient()`, `SVI()`, `MonteCarloEM()`, `MCMC()`.
+        key: JAX random key of the start and of all draws; by default `jax.random.key(0)`.
+        start: where to begin: {site: probabilities or value}, the posterior of an inference, or a `Solution` (its model
+            replaces `model`), which the same algorithm continues as if it had not stopped. By default the model's own
             `start`.
-        max_steps: iterations at most, counted from here.
+        max_steps: iterations at most, counted from here (from the first on when a checkpoint is resumed); by default
+            the algorithm's `default_steps`.
         progress: called as progress(step, max_steps, elbo) about twice a second.
+        checkpoint: a file that holds the run so far, written every half minute and at the end. If it exists, the run
+            goes on from it, through the same states as if it had not stopped.
 
     Ctrl-C ends the run with status `interrupted` and all that was inferred until the last chunk of steps.
 
@@ -52,35 +60,30 @@ def fit(
         ValueError: for data or a start that cannot be the model's, before any compilation.
     """
     algorithm = EM() if algorithm is None else algorithm
-    if not isinstance(algorithm, EM):
+    if not isinstance(algorithm, Algorithm):
         raise InputError(
-            f"algorithm must be a vbss.EM, got {type(algorithm).__name__}; several data of a program stand in a tuple."
+            f"algorithm must be a vbss algorithm such as vbss.EM(), got {type(algorithm).__name__}; several data of a "
+            "program stand in a tuple."
         )
-    max_steps = whole_number("max_steps", max_steps, 0)
+    max_steps = algorithm.default_steps if max_steps is None else whole_number("max_steps", max_steps, 0)
     arguments = prepare(model, data)
+    key = jax.random.key(0) if key is None else key
+    earlier = _Earlier(np.zeros(0), 0)
+    resumed = None if checkpoint is None else read_checkpoint(checkpoint, model)
+    if resumed is not None:
+        if resumed.status in (Status.converged, Status.bound_decreased, Status.nonfinite):
+            return resumed
+        start, earlier = resumed, _Earlier(resumed.elbo[: resumed.num_steps], resumed.num_steps)
     if isinstance(start, Solution):
-        model, start = start.model, start.posterior
-    key_start, key_posterior = jax.random.split(jax.random.key(0) if key is None else key)
-    if isinstance(start, Posterior):
-        _check_layout(start, eqx.filter_eval_shape(default_posterior, model, arguments, key_posterior))
-        posterior = start
-    else:
-        chosen = model.start(key_start, *arguments) if start is None else start
-        posterior = initial_posterior(model, arguments, key_posterior, {k: jnp.asarray(v) for k, v in chosen.items()})
-    model, posterior = _strong(model), _strong(posterior)
-    return _run(model, posterior, arguments, algorithm, max_steps, progress)
-
-
-def _check_layout(start: Posterior, expected: Posterior) -> None:
-    """Raise ValueError where a posterior to start from is not laid out as the program and its data demand."""
-    if start.names() != expected.names():
-        raise ValueError(f"start: the posterior has {sorted(start.names())}, the program {sorted(expected.names())}")
-    for name in start.order:
-        own, wanted = (
-            [leaf.shape for leaf in jax.tree.leaves(p.factors.get(name, p.points.get(name)))] for p in (start, expected)
-        )
-        if own != wanted:
-            raise ValueError(f"start: {name!r} has arrays of shapes {own}, but the data ask for {wanted}")
+        model = start.model
+        if start.state is not None and algorithm.owns(start.state["algorithm"]):
+            state, memory = start.state["algorithm"], start.state["rule"]
+            # Without a checkpoint the data may be others, whose bound is not to be compared.
+            memory = memory if resumed is not None else algorithm.rule.resumed(memory, _real_dtype(arguments))
+            return _run(model, state, memory, arguments, algorithm, max_steps, earlier, progress, checkpoint)
+        start = start.posterior
+    state = algorithm.begin(model, arguments, start, key)
+    return _run(_strong(model), _strong(state), None, arguments, algorithm, max_steps, earlier, progress, checkpoint)
 
 
 def prepare(model: Model, data: Any) -> tuple:
@@ -120,44 +123,74 @@ def _strong(tree: Any) -> Any:
     """Without weak types, which would cost a second compilation."""
 
     def strong(leaf: Any) -> Any:
-        return jax.lax.convert_element_type(leaf, leaf.dtype) if eqx.is_array(leaf) and leaf.weak_type else leaf
+        is_weak = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.weak_type
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if is_weak else leaf
 
     return jax.tree.map(strong, tree)
 
 
+class _Earlier(NamedTuple):
+    """What a resumed run has done before."""
+
+    elbo: np.ndarray
+    num_steps: int
+
+
 def _run(
-    model: Model, posterior: Posterior, data: tuple, algorithm: EM, max_steps: int, progress: Progress | None
+    model: Model,
+    state: Any,
+    memory: Any,
+    data: tuple,
+    algorithm: Algorithm,
+    max_steps: int,
+    earlier: _Earlier,
+    progress: Progress | None,
+    checkpoint: str | Path | None,
 ) -> Solution:
-    bounds: list[np.ndarray] = []
+    bounds = [earlier.elbo]
     chunk = _FIRST_CHUNK
-    previous = jnp.asarray(-jnp.inf, _real_dtype(data))
-    done, status = 0, Status.running
-    observations = _observe(model, posterior, data)
+    memory = algorithm.rule.begin(_real_dtype(data)) if memory is None else memory
+    done, status = earlier.num_steps, Status.running
+    constants = algorithm.constants(model, state, data)
+    saved = perf_counter()
+
+    def solution(status: Status) -> Solution:
+        posterior = algorithm.posterior(model, state, data)
+        return Solution(model, posterior, np.concatenate(bounds), status, done, {"algorithm": state, "rule": memory})
+
     try:
         while status is Status.running and done < max_steps:
             started = perf_counter()
             num_steps = jnp.int32(min(chunk, max_steps - done))
-            result = _chunk(algorithm, model, posterior, data, observations, previous, num_steps)
+            result = _chunk(algorithm, model, state, memory, data, constants, num_steps)
             jax.block_until_ready(result)
-            model, posterior, previous, trace, count, code = result
+            model, state, memory, trace, count, code = result
             bounds.append(np.asarray(trace)[: int(count)])
             done, status = done + int(count), Status(int(code))
             seconds_per_step = (perf_counter() - started) / int(count)
             chunk = int(np.clip(_SECONDS / seconds_per_step, 1, _LONGEST_CHUNK))
             if progress is not None:
-                progress(done, max_steps, float(previous))
-        # The bound of the final state: one more step gives it without more to compile, and is itself not used.
-        *_, trace, _, code = _chunk(algorithm, model, posterior, data, observations, previous, jnp.int32(1))
-        bounds.append(np.asarray(trace)[:1])
-        last = Status(int(code))
-        if status is Status.running:
-            status = Status.max_steps if last is Status.running else last
-        elif last in (Status.nonfinite, Status.bound_decreased) and status is not Status.nonfinite:
-            status = last
+                progress(done, max_steps, float(bounds[-1][-1]))
+            if checkpoint is not None and perf_counter() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                save(checkpoint, solution(status))
+                saved = perf_counter()
+        ended = status
+        if algorithm.judges_end:
+            # The bound of the final state: one more step gives it without more to compile, and is itself not used.
+            *_, trace, _, code = _chunk(algorithm, model, state, memory, data, constants, jnp.int32(1))
+            bounds.append(np.asarray(trace)[:1])
+            last = Status(int(code))
+            if last in (Status.nonfinite, Status.bound_decreased) and status is not Status.nonfinite:
+                ended = last
+            elif status is Status.running:
+                ended = Status.max_steps if last is Status.running else last
+        status = Status.max_steps if ended is Status.running else ended
     except KeyboardInterrupt:
         status = Status.interrupted if status is Status.running else status
-    elbo = np.concatenate(bounds) if bounds else np.zeros(0)
-    return Solution(model, posterior, elbo, status, done)
+    result = solution(status)
+    if checkpoint is not None:
+        save(checkpoint, result)
+    return result
 
 
 def _real_dtype(data: tuple) -> jnp.dtype:
@@ -166,55 +199,41 @@ def _real_dtype(data: tuple) -> jnp.dtype:
 
 
 @eqx.filter_jit
-def _observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
-    return observe(model, posterior, data)
-
-
-@eqx.filter_jit
 def _chunk(
-    algorithm: EM,
+    algorithm: Algorithm,
     model: Model,
-    posterior: Posterior,
+    state: Any,
+    memory: Any,
     data: tuple,
-    observations: Observations,
-    previous: Array,
+    constants: Any,
     num_steps: Array,
-) -> tuple[Model, Posterior, Array, Array, Array, Array]:
+) -> tuple[Model, Any, Any, Array, Array, Array]:
     """`num_steps` steps, or fewer when the inference ends.
 
     A step begins with the bound of the state that it finds, which shares its passes over the data with the updates.
     """
     size = _size(data)
+    dtype = _real_dtype(data)
 
     def go_on(carry):
         _, _, _, count, status = carry
         return (count < num_steps) & (status == Status.running.value)
 
     def body(carry):
-        arrays, previous, trace, count, _ = carry
-        model, posterior = eqx.combine(arrays, static)
-        bound = algorithm.elbo(model, posterior, data, observations).astype(previous.dtype)
-        status = _judge(bound, previous, algorithm.tolerance, size)
-        stepped = eqx.filter(algorithm.step(model, posterior, data, observations), eqx.is_array)
-        return stepped, bound, trace.at[count].set(bound), count + 1, status
+        arrays, memory, trace, count, _ = carry
+        model, state = eqx.combine(arrays, static)
+        model, state, bound = algorithm.step(model, state, data, constants)
+        bound = bound.astype(dtype)
+        status, memory = algorithm.rule.judge(bound, memory, size)
+        return eqx.filter((model, state), eqx.is_array), memory, trace.at[count].set(bound), count + 1, status
 
-    arrays, static = eqx.partition((model, posterior), eqx.is_array)
-    carry = (arrays, previous, jnp.zeros(_LONGEST_CHUNK, previous.dtype), jnp.int32(0), jnp.int32(Status.running.value))
-    arrays, previous, trace, count, status = jax.lax.while_loop(go_on, body, carry)
-    model, posterior = eqx.combine(arrays, static)
-    return model, posterior, previous, trace, count, status
+    arrays, static = eqx.partition((model, state), eqx.is_array)
+    trace = jnp.zeros(_LONGEST_CHUNK, dtype)
+    carry = (arrays, memory, trace, jnp.int32(0), jnp.int32(Status.running.value))
+    arrays, memory, trace, count, status = jax.lax.while_loop(go_on, body, carry)
+    model, state = eqx.combine(arrays, static)
+    return model, state, memory, trace, count, status
 
 
 def _size(data: tuple) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(data) if eqx.is_inexact_array(leaf))
-
-
-def _judge(bound: Array, previous: Array, tolerance: float, size: int) -> Array:
-    """The status after a bound that follows the previous one; rounding is allowed eps^(3/4) of the bound's scale."""
-    change = bound - previous
-    scale = jnp.maximum(jnp.abs(bound), jnp.asarray(float(size), bound.dtype))
-    rounding = float(jnp.finfo(bound.dtype).eps) ** 0.75 * scale
-    converged = jnp.abs(change) < tolerance * scale
-    status = jnp.where(converged, Status.converged.value, Status.running.value)
-    status = jnp.where(change < -rounding, Status.bound_decreased.value, status)
-    return jnp.where(jnp.isfinite(bound), status, Status.nonfinite.value).astype(jnp.int32)

@@ -1,4 +1,10 @@
 """Generative models, one system a file: its program, its start and its hand-derived updates."""
 
+from vbss.models.bayesian_mixture import BayesianGaussianMixture as BayesianGaussianMixture
 from vbss.models.cgmm import LDACGMM as LDACGMM
+from vbss.models.factor_analysis import FactorAnalysis as FactorAnalysis
 from vbss.models.gmm import GaussianMixture as GaussianMixture
+from vbss.models.hidden_markov import HiddenMarkovModel as HiddenMarkovModel
+from vbss.models.linear_dynamical import LinearDynamicalSystem as LinearDynamicalSystem
+from vbss.models.student_mixture import StudentMixture as StudentMixture
+from vbss.models.switching_linear_dynamical import SwitchingLinearDynamicalSystem as SwitchingLinearDynamicalSystem

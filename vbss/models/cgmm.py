@@ -49,6 +49,7 @@ class LDACGMM(Model):
 
     # Directions first: they follow from the start's masks. Then one pass over the data serves `direction`,
     # `spatial_covariance` and the bound, and one `power` and `source`.
+    at_mode = ("spatial_covariance",)
     schedule = ("direction", "log_direction_weights", "log_mixing_weights", "spatial_covariance", "power", "source")
 
     @classmethod

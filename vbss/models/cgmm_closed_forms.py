@@ -39,8 +39,8 @@ def _direction_probs(posterior: Posterior) -> Array:
 
 
 def _precisions(posterior: Posterior) -> tuple[Array, Array]:
-    point: Any = posterior.factors["spatial_covariance"]
-    return point.precision, point.log_determinant
+    held = posterior.factors["spatial_covariance"].held  # type: ignore[attr-defined]
+    return held["precision"], held["log_determinant"]
 
 
 def _observed(data: tuple, values: Array) -> Array:

@@ -40,7 +40,7 @@ class GaussianMixture(Model):
             ValueError: if `observations` is not (N, D) with N > D, not finite, or `num_components` is not in 1..N.
         """
         observations = jnp.asarray(observations)
-        _check(observations)
+        check_observations(observations)
         num_observations, size = observations.shape
         if not 1 <= num_components <= num_observations:
             raise InputError(
@@ -67,20 +67,19 @@ class GaussianMixture(Model):
             numpyro.sample("observations", Gated("n", {"nk": component}, density), obs=observations)
 
     def validate(self, observations: Array) -> None:
-        _check(observations)
-        if observations.shape[-1] != self.loc.shape[-1]:
-            raise InputError(
-                f"observations must have {self.loc.shape[-1]} columns as the model's loc, got {observations.shape}"
-            )
+        check_observations(observations, self.loc.shape[-1])
 
 
-def _check(observations: Array) -> None:
+def check_observations(observations: Array, size: int | None = None) -> None:
+    """Raise InputError where these are not finite observations (N, D) with N > D, of the given D."""
     if observations.ndim != 2 or observations.shape[0] <= observations.shape[1]:
         raise InputError(f"observations must have shape (N, D) with N > D, got {observations.shape}")
     if not jnp.issubdtype(observations.dtype, jnp.floating):
         raise InputError(f"observations must be real floating numbers, got {observations.dtype}")
     if not bool(jnp.isfinite(observations).all()):
         raise InputError("observations must be finite")
+    if size is not None and observations.shape[-1] != size:
+        raise InputError(f"observations must have {size} columns as the model, got shape {observations.shape}")
 
 
 def _spread(observations: Array, num_components: int, key: Array) -> Array:

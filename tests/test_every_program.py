@@ -9,14 +9,14 @@ import jax.random as jr
 import numpy as np
 import pytest
 from numpyro.infer.util import log_density
-from programs import PROBLEMS, VESSL, gaussian_mixture, hidden_markov, lda_cgmm, student_mixture, vessl
+from programs import MODELS, VESSL, gaussian_mixture, hidden_markov, lda_cgmm, student_mixture, vessl
 from scipy import stats
 
 import vbss
 from vbss.context import relaxed_promotion
 from vbss.expectation import derived_update, elbo, expected_log_joint, observe
+from vbss.factorization import initial_posterior
 from vbss.inference import EM
-from vbss.posterior import initial_posterior
 
 
 def _states(shape, num_states):
@@ -45,7 +45,7 @@ def _stepped(problem, seed=0, steps=2):
     model, data = problem
     posterior = initial_posterior(model, data, jr.key(seed))
     observations = observe(model, posterior, data)
-    step = jax.jit(lambda m, p: EM(updates="derived").step(m, p, data, observations))
+    step = jax.jit(lambda m, p: EM(updates="derived").sweep(m, p, data, observations))
     for _ in range(steps):
         model, posterior = step(model, posterior)
     return model, posterior, data, observations
@@ -205,13 +205,18 @@ _SHAPES = {
     "lda-cgmm": [(2, 3, 3, 2, 2), (3, 4, 4, 3, 2)],
     "vessl": [(3, 4, 2, 2, 2), (4, 3, 3, 2, 1)],
     "hidden markov": [(6, 2), (8, 3)],
+    "student mixture, learnt": [(30, 1, 2)],
+    "bayesian mixture": [(20, 2, 3)],
+    "factor analysis": [(12, 4, 2)],
+    "linear dynamical": [(6, 3, 2)],
+    "switching linear dynamical": [(6, 2, 2, 2)],
 }
 
 
 @pytest.mark.parametrize(("name", "shape"), [(name, shape) for name, shapes in _SHAPES.items() for shape in shapes])
 def test_no_block_lowers_the_bound_on_200_random_problems(name, shape):
     def bounds(key):
-        model, data = _problem(PROBLEMS[name], key, *shape)
+        model, data = _problem(MODELS[name], key, *shape)
         posterior = initial_posterior(model, data, jr.fold_in(key, 1))
         observations = observe(model, posterior, data)
         algorithm = EM(updates="derived")
@@ -219,7 +224,7 @@ def test_no_block_lowers_the_bound_on_200_random_problems(name, shape):
         def step(carry, _):
             model, posterior = carry
             trace = []
-            for block in algorithm.blocks(model, posterior):
+            for block in algorithm.schedule(model, posterior):
                 model, posterior = algorithm.update(model, posterior, data, block, observations)
                 trace.append(elbo(model, posterior, data, observations))
             return (model, posterior), jnp.stack(trace)
@@ -227,14 +232,17 @@ def test_no_block_lowers_the_bound_on_200_random_problems(name, shape):
         _, trace = jax.lax.scan(step, (model, posterior), length=5)
         return jnp.concatenate([elbo(model, posterior, data, observations)[None], trace.ravel()])
 
-    trace = jax.jit(jax.vmap(bounds))(jr.split(jr.key(11), 100))
+    trace = jax.jit(jax.vmap(bounds))(jr.split(jr.key(11), 200 // len(_SHAPES[name])))
     assert np.isfinite(trace).all()
     assert np.diff(trace, axis=1).min() > -1e-9
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_block_is_stationary_after_its_update(name):
-    model, data = _problem(PROBLEMS[name], jr.key(21))
-    report = vbss.check_derivation(model, data, key=jr.key(22), num_states=2)
+    model, data = _problem(MODELS[name], jr.key(21))
+    report = vbss.check_derivation(model, data, key=jr.key(22), num_states=2, contract=False)
     assert report.passed, f"\n{report}"
-    assert max(check.gradient for check in report.blocks) < 1e-9
+    # Degrees of freedom have no exact update: a few numerical steps, which may not reach the top.
+    exact = [check for check in report.blocks if check.block != "degrees_of_freedom"]
+    assert max(check.gradient for check in exact) < 1e-9
+    assert max(check.difference or 0 for check in exact) < 1e-8

@@ -1,0 +1,79 @@
+"""Factors of sites that the program reads through their values."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array
+
+from vbss.factors.base import Factor, ProgramObjective, Reading
+from vbss.families import Natural, ValueFamily
+
+
+class ValueFactor(Factor):
+    """A site read through its value, independent along its plates; or several that one family joins."""
+
+    natural: Natural
+    family: ValueFamily
+    covered: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def sites(self):
+        return self.covered
+
+    def integrate(self, objective):
+        return self.family.integrate(lambda value: objective(named(self.covered, value)), self.natural)
+
+    def representative(self):
+        return named(self.covered, self.family.center(self.natural))
+
+    def update(self, objective):
+        return self.with_natural(
+            self.family.coefficients(
+                lambda value: objective(named(self.covered, value)), self.family.center(self.natural)
+            )
+        )
+
+    def readings(self, objective):
+        return [value_reading(self.covered, self.family, self.natural, objective)]
+
+    def perturbed(self, key):
+        return self.with_natural(self.family.perturbed(self.natural, key))
+
+    def canonical(self):
+        return self.natural
+
+    def with_natural(self, natural):
+        return ValueFactor(natural, self.family, self.covered)
+
+    def entropy(self):
+        return self.family.entropy(self.natural).sum()
+
+    def sample(self, key):
+        return named(self.covered, self.family.sample(self.natural, key))
+
+    def distributions(self):
+        return named(self.covered, self.family.distribution(self.natural))
+
+
+def named(sites: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """A family's value (a tuple where it covers several sites) under the names of its sites."""
+    return dict(zip(sites, value if len(sites) > 1 else (value,), strict=True))
+
+
+def value_reading(
+    sites: tuple[str, ...], family: ValueFamily, natural: Natural, objective: ProgramObjective
+) -> Reading:
+    """How the factor of these sites reads an objective."""
+
+    def of_value(value: Any) -> Array:
+        return objective(named(sites, family.symmetric(value)))
+
+    return Reading(
+        f"{family.claim} {' and '.join(map(repr, sites))}, each element on its own",
+        of_value,
+        lambda value: family.coefficients(of_value, value),
+        lambda coefficients, value: family.inner(coefficients, family.statistics(family.symmetric(value))).sum(),
+        lambda key: family.sample(family.perturbed(natural, key), key),
+        jax.eval_shape(family.log_partition, natural).ndim,
+    )

@@ -1,0 +1,144 @@
+"""Whether a program is what derived updates take for granted, tested at random points before the first step.
+
+An update reads coefficients from derivatives of f = E_q(rest)[log p] at one state of its block. If the block enters f
+as its factor or kind claims, they predict f's gradient at every other state. Gradients are compared entry by entry:
+sums would hide a wrong program in their rounding.
+"""
+
+from math import prod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vbss.errors import InputError
+from vbss.expectation import Observations, block_objective, observe, unknown_objective, with_unknown
+from vbss.factors import Reading
+from vbss.kinds import ReadKind
+from vbss.posterior import Posterior
+from vbss.program import Model
+
+
+class ProgramError(InputError):
+    """The program is outside the rules of derived inference."""
+
+
+def probe(model: Model, posterior: Posterior, data: tuple, key: Array, blocks: tuple[str, ...]) -> None:
+    """Test the readings of these blocks, each with all other blocks at random states.
+
+    Raises:
+        ProgramError: naming the site, what was taken for granted of it, and what to do.
+    """
+    if not blocks:
+        return
+    tolerance = None
+    for block, readings in _disagreements(model, posterior, data, key, blocks).items():
+        for claim, disagreement in readings.items():
+            tolerance = float(jnp.finfo(disagreement.dtype).eps) ** (1 / 3)
+            if not float(disagreement) <= tolerance:
+                coupled = _couplings(model, posterior, data, key, block)[claim]
+                raise ProgramError(_message(model, block, claim, float(disagreement), float(coupled) > tolerance))
+
+
+def _message(model: Model, block: str, claim: str, disagreement: float, is_coupled: bool) -> str:
+    if is_coupled:
+        why = f"elements of {block!r} depend on each other, which one update of all of them does not see"
+        remedy = "join them in one site with a joint distribution (a Markov chain, a multivariate normal)"
+    else:
+        why = (
+            f"two random states disagree by {disagreement:.0e}" if disagreement == disagreement else "it is not finite"
+        )
+        remedy = "name another factorisation (blocks=, at_mode=), another kind, or vbss.Numerical for a parameter"
+    return (
+        f"{type(model).__name__}: E_q[log p] is not {claim}: {why}. Exact updates cannot be derived: {remedy}, or use "
+        "an algorithm that needs no derivation (vbss.SVI, vbss.MCMC)"
+    )
+
+
+def _readings(model: Model, posterior: Posterior, data: tuple, observations: Observations, block: str) -> list[Reading]:
+    if block in posterior.factors:
+        return posterior.factors[block].readings(block_objective(model, posterior, data, block, observations))
+    kind, value, objective = unknown_objective(model, posterior, data, block, observations)
+    if not isinstance(kind, ReadKind):
+        return []
+    return [
+        Reading(
+            f"{kind.claim} {block!r}, each element on its own",
+            objective,
+            lambda v: kind.coefficients(objective, v),
+            kind.form,
+            lambda key: kind.perturbed(value, key),
+            value.ndim - kind.rank,
+        )
+    ]
+
+
+def _elsewhere(model: Model, posterior: Posterior, key: Array) -> tuple[Model, Posterior]:
+    """All blocks at random states, so that no special one hides a product."""
+    kinds = model.parameter_kinds()
+    for name in (*posterior.order, *kinds):
+        key, key_block = jax.random.split(key)
+        if name in posterior.factors:
+            posterior = posterior.with_factor(name, posterior.factors[name].perturbed(key_block))
+        else:
+            kind = posterior.kind_of(name)[0] if name in posterior.points else kinds[name]
+            value = posterior.points[name] if name in posterior.points else getattr(model, name)
+            model, posterior = with_unknown(model, posterior, name, kind.perturbed(value, key_block))
+    return model, posterior
+
+
+@eqx.filter_jit
+def _disagreements(
+    model: Model, posterior: Posterior, data: tuple, key: Array, blocks: tuple[str, ...]
+) -> dict[str, dict[str, Float[Array, ""]]]:
+    """How far predicted gradients are from the program's, for each reading of each block."""
+    observations = observe(model, posterior, data)
+    model, posterior = _elsewhere(model, posterior, key)
+    found: dict[str, dict[str, Array]] = {}
+    for number, block in enumerate(blocks):
+        found[block] = {}
+        for reading in _readings(model, posterior, data, observations, block):
+            first, second = (reading.draw(jax.random.fold_in(key, 2 * number + i)) for i in range(2))
+            coefficients = reading.coefficients(first)
+            predicted = jax.grad(lambda x, r=reading, c=coefficients: r.form(c, x))(second)
+            here, there = jax.grad(reading.objective)(first), jax.grad(reading.objective)(second)
+            found[block][reading.claim] = _disagreement(predicted, there, here, reading.batch_rank)
+    return found
+
+
+def _disagreement(predicted: Any, actual: Any, elsewhere: Any, batch_rank: int) -> Array:
+    """The largest difference of an entry, relative to the size of its element's entries at either state."""
+
+    def of_leaf(p: Array, a: Array, e: Array) -> Array:
+        size = jnp.maximum(jnp.maximum(jnp.abs(p), jnp.abs(a)), jnp.abs(e))
+        event = tuple(range(batch_rank, size.ndim))
+        scale = size.max(event, keepdims=True) + jnp.finfo(p.dtype).eps ** 0.5 * size.max()
+        difference = jnp.abs(p - a)
+        return jnp.where(difference == 0, 0, difference / jnp.where(scale == 0, 1, scale)).max()
+
+    leaves = jax.tree.leaves(jax.tree.map(of_leaf, predicted, actual, elsewhere))
+    return jnp.stack(leaves).max()
+
+
+@eqx.filter_jit
+def _couplings(model: Model, posterior: Posterior, data: tuple, key: Array, block: str) -> dict[str, Float[Array, ""]]:
+    """How far an element's gradient moves when only other elements of its block do."""
+    observations = observe(model, posterior, data)
+    model, posterior = _elsewhere(model, posterior, key)
+    found = {}
+    for reading in _readings(model, posterior, data, observations, block):
+        first, second = (reading.draw(k) for k in jax.random.split(key))
+        batch = jax.tree.leaves(first)[0].shape[: reading.batch_rank]
+        stays = (jnp.arange(prod(batch)) % 2 == 0).reshape(batch)
+
+        def where(a: Array, b: Array, stays: Array = stays) -> Array:
+            return jnp.where(stays.reshape(*stays.shape, *(1,) * (a.ndim - stays.ndim)), a, b)
+
+        before = jax.grad(reading.objective)(first)
+        after = jax.grad(reading.objective)(jax.tree.map(where, first, second))
+        # Where an element itself moved, its gradient may change.
+        after = jax.tree.map(where, after, before)
+        found[reading.claim] = _disagreement(after, before, before, reading.batch_rank)
+    return found
