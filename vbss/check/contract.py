@@ -26,7 +26,7 @@ from vbss.storage import load, save
 from vbss.storage.layout import field_names, sort_of
 
 _NUM_PROBES = 4  # one pair of states may by chance not see where a program has a kink
-_NUM_DRAWS = 4096
+_NUM_DRAWS = 2048
 _DRAWS_AT_ONCE = 256  # of the log density, whose arrays have the size of the data
 _STANDARD_ERRORS = 4.5  # once in 150 000 checks of a correct program
 _NUM_DEVICES = 2

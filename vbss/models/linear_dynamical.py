@@ -27,7 +27,7 @@ class LinearDynamicalSystem(Model):
 
     Attributes:
         initial_loc: m, shape (L,).
-        initial_precision: P, shape (L, L).
+        initial_precision: P, shape (L, L); not learnt, because one recording has one first state.
         transition: F, shape (L, L).
         precision: Q, of the states' noise, shape (L, L).
         loading: C, shape (D, L).
@@ -40,7 +40,7 @@ class LinearDynamicalSystem(Model):
     """
 
     initial_loc: Annotated[Float[Array, " l"], Linear(event_rank=1)]
-    initial_precision: Annotated[Float[Array, "l l"], Precision(event_rank=2)]
+    initial_precision: Float[Array, "l l"]
     transition: Annotated[Float[Array, "l l"], Linear(event_rank=2)]
     precision: Annotated[Float[Array, "l l"], Precision(event_rank=2)]
     loading: Annotated[Float[Array, "d l"], Linear(event_rank=1)]

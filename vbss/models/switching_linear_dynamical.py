@@ -34,7 +34,7 @@ class SwitchingLinearDynamicalSystem(Model):
         log_initial_switch: log pi, shape (K,).
         log_switch: log A, shape (K, K), rows the state that is left.
         initial_loc: m, shape (L,).
-        initial_precision: P, shape (L, L).
+        initial_precision: P, shape (L, L); not learnt, because one recording has one first state.
         transition: F, shape (K, L, L).
         drift: b, shape (K, L).
         precision: Q, of the states' noise, shape (K, L, L).
@@ -50,7 +50,7 @@ class SwitchingLinearDynamicalSystem(Model):
     log_initial_switch: Annotated[Float[Array, " k"], Simplex()]
     log_switch: Annotated[Float[Array, "k k"], Simplex()]
     initial_loc: Annotated[Float[Array, " l"], Linear(event_rank=1)]
-    initial_precision: Annotated[Float[Array, "l l"], Precision(event_rank=2)]
+    initial_precision: Float[Array, "l l"]
     transition: Annotated[Float[Array, "k l l"], Linear(event_rank=2)]
     drift: Annotated[Float[Array, "k l"], Linear(event_rank=1)]
     precision: Annotated[Float[Array, "k l l"], Precision(event_rank=2)]
@@ -65,7 +65,6 @@ class SwitchingLinearDynamicalSystem(Model):
         "log_initial_switch",
         "log_switch",
         "initial_loc",
-        "initial_precision",
         "transition",
         "drift",
         "precision",
