@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import optax
 import pytest
 from jaxtyping import Array
 from numpyro.infer.autoguide import AutoNormal
@@ -35,7 +36,7 @@ class Counts(vbss.Model):
 
     def __call__(self, counts):
         with numpyro.plate("kind", 2):
-            rate = numpyro.sample("rate", dist.Gamma(jnp.array([2.0, 20.0]), 1.0))
+            rate = numpyro.sample("rate", dist.Gamma(jnp.array([30.0, 150.0]), 10.0))
         with numpyro.plate("day", counts.shape[0]):
             kind = vbss.indicator("kind_of_day", self.log_weights)
             density = vbss.Expanded(dist.Poisson, rate=("k", rate))
@@ -60,7 +61,7 @@ def _algorithms(plate):
     return {
         "EM": (vbss.EM(), 60),
         "natural gradient": (vbss.NaturalGradient(tolerance=0.0, forgetting=0.6), 60),
-        "SVI": (vbss.SVI(AutoNormal), 600),
+        "SVI": (vbss.SVI(AutoNormal, optimizer=optax.adam(0.03)), 1500),
         "Monte-Carlo EM": (vbss.MonteCarloEM(), 40),
         "MCMC": (vbss.MCMC(num_warmup=100, num_draws=200), 200),
     }

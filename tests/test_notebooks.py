@@ -65,7 +65,8 @@ def test_separate_a_recording(run):
 def test_define_your_own_model(run):
     outputs, text = run("define_your_own_model.ipynb", num_points=40, mcmc_draws=60, svi_steps=400)
     assert len(images(outputs)) == 1
-    rows = re.findall(r"^(\w+) +(converged|max_steps) .* (-?\d+\.\d+) \+- \d+\.\d+ +(-?\d+\.\d+) \+-", text, re.MULTILINE)
+    number = r"(-?\d+\.\d+) \+- \d+\.\d+"
+    rows = re.findall(rf"^(\w+) +(converged|max_steps) .* {number} +{number}$", text, re.MULTILINE)
     assert [name for name, *_ in rows] == ["EM", "NaturalGradient", "SVI", "MCMC"]
     assert all(abs(float(slope) - 1.2) < 0.3 and abs(float(offset) + 0.5) < 0.4 for _, _, slope, offset in rows)
     assert "not quadratic in 'line'" in text

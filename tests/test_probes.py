@@ -10,12 +10,12 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jaxtyping import Array
-from programs import PROBLEMS
+from programs import MODELS
 
 import vbss
 from vbss.context import relaxed_promotion
 from vbss.factorization import initial_posterior
-from vbss.probes import probe
+from vbss.probes import is_proven, probe
 
 
 class MeanOfStates(vbss.Model):
@@ -135,16 +135,25 @@ def test_a_program_outside_the_rules_is_refused_before_the_first_step(wrong, dty
     assert "vbss.SVI" in message and message.startswith(wrong.__name__)
 
 
-def test_the_probes_can_be_left_out():
+def test_the_probes_are_left_out_of_the_packages_models_and_where_told():
+    model, data = MODELS["hidden markov"](jr.key(0))
+    assert not is_proven(model)
+    model, data = MODELS["factor analysis"](jr.key(0))
+    assert is_proven(model)
+
+    class Own(type(model)):
+        pass
+
+    assert not is_proven(Own(model.loading, model.offset, model.observation_precision))
     model, y = _problem(MeanOfStates, jnp.float64)
     assert vbss.fit(model, y, vbss.EM(probes=False), max_steps=1).num_steps == 1
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", MODELS)
 def test_programs_within_the_rules_pass_at_several_random_points(name, dtype):
     with relaxed_promotion():
-        model, data = PROBLEMS[name](jr.key(3))
+        model, data = MODELS[name](jr.key(3))
     complex_dtype = {jnp.float32: jnp.complex64, jnp.float64: jnp.complex128}[dtype]
 
     def cast(leaf):

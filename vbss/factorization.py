@@ -65,7 +65,7 @@ def default_posterior(
     key_trace, key_start = jax.random.split(key)
     with relaxed_promotion():
         trace = handlers.trace(handlers.seed(model, key_trace)).get_trace(*data)
-    latents = _latents(trace)
+    latents = _latents(trace, _real_dtype((model, data)))
     gates = _gates(latents, trace)
     blocks = model.blocks if blocks is None else blocks
     blocks = _read_blocks(model, data, latents, gates) if blocks is None else blocks
@@ -85,9 +85,9 @@ def default_posterior(
     return posterior
 
 
-def _latents(trace: dict) -> dict[str, dict]:
+def _latents(trace: dict, dtype: jnp.dtype) -> dict[str, dict]:
     latents: dict[str, dict] = {
-        name: {**site, "value": _of_parameters(site["value"], site["fn"])}
+        name: {**site, "value": _in_precision(site["value"], dtype)}
         for name, site in trace.items()
         if site["type"] == "sample" and not site["is_observed"] and site["value"] is not None
     }
@@ -99,14 +99,18 @@ def _latents(trace: dict) -> dict[str, dict]:
     return latents
 
 
-def _of_parameters(value: Array, fn: dist.Distribution) -> Array:
-    """A drawn value in the precision of its distribution's parameters: NumPyro draws in JAX's default one."""
-    parameters = [leaf for leaf in jax.tree.leaves(fn) if eqx.is_inexact_array(leaf)]
-    if not parameters or not eqx.is_inexact_array(value):
+def _real_dtype(tree: Any) -> jnp.dtype:
+    """The precision of the model and the data; NumPyro draws in JAX's default one."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
+    with relaxed_promotion():
+        return jnp.finfo(jnp.result_type(*leaves)).dtype if leaves else jnp.zeros(()).dtype
+
+
+def _in_precision(value: Array, dtype: jnp.dtype) -> Array:
+    if not eqx.is_inexact_array(value):
         return value
     with relaxed_promotion():
-        real = jnp.finfo(jnp.result_type(*parameters)).dtype
-        return value.astype(jnp.result_type(real, jnp.complex64) if jnp.iscomplexobj(value) else real)
+        return value.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(value) else dtype)
 
 
 def _gates(latents: dict, trace: dict) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from numpyro.distributions import biject_to, constraints
 
 from vbss.context import relaxed_promotion
@@ -32,6 +31,8 @@ class Numerical(Kind):
         return self.constraint
 
     def maximize(self, objective, value):
+        import optax  # slow to import, and most models have no use for it
+
         start = self.unconstrain(value)
         optimizer = optax.lbfgs()
 

@@ -101,5 +101,5 @@ def test_plates_that_cannot_be_cut_are_named(mixture):
         vbss.fit(model, y, vbss.NaturalGradient(10, "m"))
     with relaxed_promotion():
         model, data = lda_cgmm(jr.key(0))
-    with pytest.raises(ValueError, match="points such as"):
-        vbss.fit(model, data, vbss.NaturalGradient(2, "f"))
+    with pytest.raises(ValueError, match="the 3 elements of plate 'frames' on its first axis"):
+        vbss.fit(model, data, vbss.NaturalGradient(2, "frames"))

@@ -38,7 +38,7 @@ def check_blocks(
             )
             worst[block] = _worse(worst.get(block, found), found)
             before = after
-        if "elbo" in algorithm._closed_forms(model):
+        if "elbo" in algorithm.closed_forms(model):
             closed = float(_closed_bound(algorithm, model, posterior, data, observations))
             differences.append(abs(closed - float(before)) / (1 + abs(float(before))))
     rows = (Row("elbo", _largest(differences), tolerance),) if differences else ()
@@ -66,7 +66,7 @@ def _examine(
     the largest derivative of the bound in the block's coordinates."""
     updated = algorithm.update(model, posterior, data, block, observations)
     difference = None
-    if block in algorithm._closed_forms(model):
+    if block in algorithm.closed_forms(model):
         derived = expectation.derived_update(model, posterior, data, block, observations)
         difference = _distance(_coordinates(*updated, block), _coordinates(*derived, block))
     model, posterior = updated

@@ -1,6 +1,7 @@
 """Where factors begin when the user says so."""
 
 from functools import partial
+from math import isqrt
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from vbss.hermitian import pack
 
 
 def started(factor: Factor, value: Array) -> Factor:
-    """The factor placed at a given start: probabilities for an indicator, a matrix for a covariance at its mode.
+    """The factor placed at a given start: probabilities for an indicator, a matrix for a covariance.
 
     Raises:
         ValueError: if the factor cannot be started from an array, the shape is another, or it holds no probabilities.
@@ -25,13 +26,13 @@ def started(factor: Factor, value: Array) -> Factor:
         key, axis, expected = "onehot", factor.family.axis, factor.natural["onehot"]
     elif isinstance(factor, GivenFactor):
         key, axis, expected = "logits", -1, factor.logits
-    elif isinstance(factor, ModeFactor) and isinstance(factor.family, ComplexInverseWishart):
-        packed = factor.natural["precision"]
-        size = round(packed.shape[-1] ** 0.5)
-        _check_shape(factor.site, value, (*packed.shape[:-1], size, size))
-        return factor.with_natural(
-            {"precision": -pack(value), "log_determinant": -jnp.ones(packed.shape[:-1], packed.dtype)}
-        )
+    elif isinstance(factor, ModeFactor | StatisticsFactor) and isinstance(factor.family, ComplexInverseWishart):
+        log_determinant = factor.natural["log_determinant"]
+        size = isqrt(factor.natural["precision"].shape[-1])
+        _check_shape(factor.site, value, (*log_determinant.shape, size, size))
+        # A factor at its mode stands at the matrix, one with a spread has its inverse as the expected precision.
+        weight = -log_determinant - (size if isinstance(factor, StatisticsFactor) else 0)
+        return factor.with_natural({"precision": -weight[..., None] * pack(value), "log_determinant": log_determinant})
     else:
         raise ValueError(f"start: site {factor.sites[-1]!r} cannot be started from an array")
     _check_shape(factor.sites[0], value, jnp.moveaxis(expected, axis, -1).shape)

@@ -19,7 +19,8 @@ class DiscreteChain(StatisticsFamily):
     Natural parameters are log potentials `onehot` (*batch, T, K) and `pair` (*batch, T-1, K, K), rows the earlier
     state; what one of them gains the other may lose without a change of the chain. Values are integers (*batch, T).
 
-    Only the forward recursion is written; the gradient of its log partition is the forward-backward algorithm.
+    The means are the gradient of the log partition, written out as the forward-backward algorithm: both directions in
+    one recursion, which keeps nothing of size K^2 for a backward pass.
     """
 
     axis: ClassVar[int] = -1
@@ -27,6 +28,13 @@ class DiscreteChain(StatisticsFamily):
     def log_partition(self, natural):
         _, last, log_scale = _forward(natural, jax.nn.logsumexp)
         return jax.nn.logsumexp(last, -1) + log_scale
+
+    def means(self, natural):
+        forward, backward, _ = _both_ways(natural)
+        between = forward[..., :-1, :, None] + natural["pair"] + backward[..., 1:, None, :]
+        num_states = between.shape[-1]
+        pair = jax.nn.softmax(between.reshape(*between.shape[:-2], num_states**2), -1).reshape(between.shape)
+        return {"onehot": jax.nn.softmax(forward + backward - natural["onehot"], -1), "pair": pair}
 
     def natural(self, means):
         # The initial probabilities and those of each transition.
@@ -39,7 +47,8 @@ class DiscreteChain(StatisticsFamily):
         }
 
     def entropy(self, natural):
-        return self.log_partition(natural) - self.inner(natural, self.means(natural))
+        # The recursion of the means has the log partition, too.
+        return _both_ways(natural)[2] - self.inner(natural, self.means(natural))
 
     def sample(self, natural, key):
         """Whole paths: forward filter, backward sampling."""
@@ -77,6 +86,19 @@ class DiscreteChain(StatisticsFamily):
         onehot = jnp.zeros(shape, log_initial.dtype).at[..., 0, :].set(log_initial)
         pair = jnp.broadcast_to(log_transition[..., None, :, :], (*shape[:-2], shape[-2] - 1, shape[-1], shape[-1]))
         return {"onehot": onehot, "pair": pair}
+
+
+def _both_ways(
+    natural: Natural,
+) -> tuple[Float[Array, "*batch time k"], Float[Array, "*batch time k"], Float[Array, "*batch"]]:
+    """Log sums over all beginnings and over all ends of a path, both with the state's own potential, each but for a
+    shift; and the log partition."""
+    unary, pair = natural["onehot"], natural["pair"]
+    reversed_pair = jnp.flip(jnp.swapaxes(pair, -1, -2), -3)
+    twice = {"onehot": jnp.stack([unary, jnp.flip(unary, -2)]), "pair": jnp.stack([pair, reversed_pair])}
+    messages, last, log_scale = _forward(twice, jax.nn.logsumexp)
+    messages = jnp.moveaxis(jnp.concatenate([messages, last[None]]), 0, -2)
+    return messages[0], jnp.flip(messages[1], -2), jax.nn.logsumexp(last[0], -1) + log_scale[0]
 
 
 def _forward(

@@ -53,6 +53,10 @@ class Algorithm(eqx.Module):
     def owns(self, state: Any) -> bool:
         """Whether this is a state of the algorithm, which it can go on from."""
 
+    def check_state(self, model: Model, state: Any, data: tuple) -> None:
+        """Raise ValueError where the algorithm cannot go on from one of its states with these data."""
+        return None
+
     def constants(self, model: Model, state: Any, data: tuple) -> Any:
         """What all steps need and none changes, computed once."""
         return None

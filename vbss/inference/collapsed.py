@@ -25,7 +25,7 @@ from vbss.factors import Factor, StatisticsFactor, Values
 from vbss.families import statistics_family
 from vbss.kinds import Kind
 from vbss.posterior import Posterior
-from vbss.probes import probe
+from vbss.probes import is_proven, probe
 from vbss.program import Given, Model, unexpanded, unmasked
 
 
@@ -168,7 +168,8 @@ def collapse(
         raise InputError(refused[0])
     if probes and collapsed.factors:
         values = collapsed.initial(key_values)
-        probe(model, collapsed.at(values), data, key_probe, tuple(collapsed.factors))
+        if not is_proven(model):
+            probe(model, collapsed.at(values), data, key_probe, tuple(collapsed.factors))
         if len(collapsed.factors) > 1:
             _check_interactions(collapsed, values, collapsed.observe(), key_probe)
     return collapsed

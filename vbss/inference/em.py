@@ -19,7 +19,7 @@ from vbss.factorization import Blocks, default_posterior, initial_posterior, nam
 from vbss.inference.algorithm import Algorithm, check_frozen
 from vbss.inference.stopping import Monotone
 from vbss.posterior import Posterior
-from vbss.probes import probe
+from vbss.probes import is_proven, probe
 from vbss.program import Model
 
 Updates = Literal["auto", "derived", "closed"]
@@ -37,7 +37,8 @@ class EM(Algorithm):
             the model's, else read from the program's dependencies.
         at_mode: latent sites kept at their most probable value instead of a distribution; by default the model's.
         frozen: parameters and points that stay as they are.
-        probes: test before the first step that the program is what derived updates take for granted.
+        probes: test before the first step that the program is what derived updates take for granted; by default for all
+            but the models of `vbss.models`, whose own tests have.
     """
 
     tolerance: float = eqx.field(static=True)
@@ -45,7 +46,7 @@ class EM(Algorithm):
     blocks: Blocks | None = eqx.field(static=True)
     at_mode: tuple[str, ...] | None = eqx.field(static=True)
     frozen: tuple[str, ...] = eqx.field(static=True)
-    probes: bool = eqx.field(static=True)
+    probes: bool | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class EM(Algorithm):
         blocks: Iterable[Iterable[str]] | None = None,
         at_mode: Iterable[str] | None = None,
         frozen: Iterable[str] = (),
-        probes: bool = True,
+        probes: bool | None = None,
     ):
         if not tolerance >= 0:
             raise InputError(f"EM: tolerance must not be negative, got {tolerance}")
@@ -75,8 +76,7 @@ class EM(Algorithm):
     def begin(self, model, data, start, key):
         key_start, key_posterior, key_probe = jax.random.split(key, 3)
         if isinstance(start, Posterior):
-            expected = eqx.filter_eval_shape(default_posterior, model, data, key_posterior, self.blocks, self.at_mode)
-            check_layout(start, expected)
+            self.check_state(model, start, data)
             posterior = start
         else:
             # Of an inference without factors, only the model that it has learnt is gone on from.
@@ -84,12 +84,17 @@ class EM(Algorithm):
             chosen = {name: jnp.asarray(value) for name, value in chosen.items()}
             posterior = initial_posterior(model, data, key_posterior, chosen, self.blocks, self.at_mode)
         check_frozen(self.frozen, model, posterior.points)
-        if self.probes:
+        if not is_proven(model) if self.probes is None else self.probes:
             probe(model, posterior, data, key_probe, self._derived(model, posterior))
         return posterior
 
     def owns(self, state):
         return isinstance(state, Posterior)
+
+    def check_state(self, model, state, data):
+        key = jax.random.key(0)
+        expected = eqx.filter_eval_shape(default_posterior, model, data, key, self.blocks, self.at_mode)
+        _check_layout(state, expected)
 
     def constants(self, model, state, data):
         return _observe(model, state, data)
@@ -119,11 +124,11 @@ class EM(Algorithm):
 
     def _derived(self, model: Model, posterior: Posterior) -> tuple[str, ...]:
         """The blocks whose updates are read from the program."""
-        closed = self._closed_forms(model)
+        closed = self.closed_forms(model)
         return tuple(block for block in self.schedule(model, posterior) if block not in closed)
 
-    def _closed_forms(self, model: Model) -> dict[str, Any]:
-        """The hand-derived updates that are used: they hold for the model's own factorisation."""
+    def closed_forms(self, model: Model) -> dict[str, Any]:
+        """The hand-derived updates that are used: those of the model, for its own factorisation."""
         is_own = self.blocks in (None, model.blocks) and self.at_mode in (None, model.at_mode)
         return dict(model.closed_forms()) if is_own and self.updates != "derived" else {}
 
@@ -139,7 +144,7 @@ class EM(Algorithm):
         self, model: Model, posterior: Posterior, data: tuple, block: str, observations: Observations
     ) -> tuple[Model, Posterior]:
         """One block set to its optimum, by hand-derived or derived update as `updates` says."""
-        closed = self._closed_forms(model)
+        closed = self.closed_forms(model)
         if self.updates == "closed" and block not in closed:
             raise InputError(
                 f"EM: {type(model).__name__} has no hand-derived update of {block!r} in this factorisation; it has "
@@ -151,7 +156,7 @@ class EM(Algorithm):
 
     def elbo(self, model: Model, posterior: Posterior, data: tuple, observations: Observations) -> Float[Array, ""]:
         """The evidence lower bound."""
-        closed = self._closed_forms(model)
+        closed = self.closed_forms(model)
         if "elbo" in closed:
             return closed["elbo"](model, posterior, data, observations)
         return expectation.elbo(model, posterior, data, observations)
@@ -162,7 +167,7 @@ def _observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
     return expectation.observe(model, posterior, data)
 
 
-def check_layout(start: Posterior, expected: Posterior) -> None:
+def _check_layout(start: Posterior, expected: Posterior) -> None:
     """Raise ValueError where a posterior to start from is not laid out as the program and its data demand."""
     if start.names() != expected.names() or start.factors.keys() != expected.factors.keys():
         raise InputError(f"start: the posterior has {sorted(start.names())}, the program {sorted(expected.names())}")

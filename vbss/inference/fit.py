@@ -78,6 +78,7 @@ def fit(
         model = start.model
         if start.state is not None and algorithm.owns(start.state["algorithm"]):
             state, memory = start.state["algorithm"], start.state["rule"]
+            algorithm.check_state(model, state, arguments)
             # Without a checkpoint the data may be others, whose bound is not to be compared.
             memory = memory if resumed is not None else algorithm.rule.resumed(memory, _real_dtype(arguments))
             return _run(model, state, memory, arguments, algorithm, max_steps, earlier, progress, checkpoint)
@@ -147,7 +148,7 @@ def _run(
     progress: Progress | None,
     checkpoint: str | Path | None,
 ) -> Solution:
-    bounds = [earlier.elbo]
+    bounds = [earlier.elbo] if earlier.num_steps else []
     chunk = _FIRST_CHUNK
     memory = algorithm.rule.begin(_real_dtype(data)) if memory is None else memory
     done, status = earlier.num_steps, Status.running

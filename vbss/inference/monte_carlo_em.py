@@ -29,7 +29,7 @@ from vbss.inference.unconstrained import (
     unconstrained,
 )
 from vbss.kinds import Kind, ReadKind
-from vbss.probes import probe
+from vbss.probes import is_proven, probe
 from vbss.program import Model
 
 _ENDLESS = 10**9  # steps of warm-up: the density that the chains are adapted to moves with the parameters
@@ -123,7 +123,8 @@ class MonteCarloEM(Algorithm):
         collapsed = target.collapsed
         check_frozen(self.frozen, model, collapsed.points)
         posterior = collapsed.at(collapsed.initial(key_probe))
-        probe(model, posterior, data, key_probe, self._unknowns(model, target))
+        if not is_proven(model):
+            probe(model, posterior, data, key_probe, self._unknowns(model, target))
         chains = starting_chains(self._kernel, target, start, self.num_samples, key_chains) if target.size else None
         shapes = eqx.filter_eval_shape(self._coefficients, model, target, data, chains)
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)

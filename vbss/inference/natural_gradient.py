@@ -70,7 +70,7 @@ class NaturalGradient(Algorithm):
     blocks: Blocks | None = eqx.field(static=True)
     at_mode: tuple[str, ...] | None = eqx.field(static=True)
     frozen: tuple[str, ...] = eqx.field(static=True)
-    probes: bool = eqx.field(static=True)
+    probes: bool | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class NaturalGradient(Algorithm):
         blocks: Iterable[Iterable[str]] | None = None,
         at_mode: Iterable[str] | None = None,
         frozen: Iterable[str] = (),
-        probes: bool = True,
+        probes: bool | None = None,
     ):
         if (batch_size is None) != (plate is None):
             raise InputError("NaturalGradient: batch_size and plate belong together: give both or none")
@@ -131,6 +131,9 @@ class NaturalGradient(Algorithm):
 
     def owns(self, state):
         return isinstance(state, NaturalGradientState)
+
+    def check_state(self, model, state, data):
+        self._ascent.check_state(model, state.posterior, data)
 
     def posterior(self, model, state, data):
         return state.posterior

@@ -12,7 +12,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
-import optax
 from jax.example_libraries.optimizers import Optimizer
 from jaxtyping import Array
 from numpyro import handlers
@@ -86,6 +85,8 @@ class SVI(Algorithm):
         window: int = 100,
         frozen: Iterable[str] = (),
     ):
+        import optax  # slow to import, and the command line has no use for it
+
         self.guide = AutoNormal if guide is None else guide
         self.elbo = _default_elbo() if elbo is None else elbo
         self.optimizer = _default_optimizer() if optimizer is None else optimizer
@@ -195,7 +196,9 @@ def _default_elbo() -> ELBO:
 
 
 @cache
-def _default_optimizer() -> optax.GradientTransformation:
+def _default_optimizer() -> Any:
+    import optax
+
     return optax.adam(1e-2)
 
 
