@@ -65,8 +65,9 @@ def default_posterior(
     key_trace, key_start = jax.random.split(key)
     with relaxed_promotion():
         trace = handlers.trace(handlers.seed(model, key_trace)).get_trace(*data)
-    latents = _latents(trace, _real_dtype((model, data)))
-    gates = _gates(latents, trace)
+    gates = _gates(_latents(trace), trace)
+    trace = _in_precision_of((model, data), trace)
+    latents = _latents(trace)
     blocks = model.blocks if blocks is None else blocks
     blocks = _read_blocks(model, data, latents, gates) if blocks is None else blocks
     _check_cover(blocks, latents)
@@ -85,9 +86,9 @@ def default_posterior(
     return posterior
 
 
-def _latents(trace: dict, dtype: jnp.dtype) -> dict[str, dict]:
+def _latents(trace: dict) -> dict[str, dict]:
     latents: dict[str, dict] = {
-        name: {**site, "value": _in_precision(site["value"], dtype)}
+        name: site
         for name, site in trace.items()
         if site["type"] == "sample" and not site["is_observed"] and site["value"] is not None
     }
@@ -99,18 +100,21 @@ def _latents(trace: dict, dtype: jnp.dtype) -> dict[str, dict]:
     return latents
 
 
-def _real_dtype(tree: Any) -> jnp.dtype:
-    """The precision of the model and the data; NumPyro draws in JAX's default one."""
+def _in_precision_of(tree: Any, trace: dict) -> dict:
+    """The trace with all drawn values in the precision of the model and the data; NumPyro draws in JAX's own."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
-    with relaxed_promotion():
-        return jnp.finfo(jnp.result_type(*leaves)).dtype if leaves else jnp.zeros(()).dtype
 
-
-def _in_precision(value: Array, dtype: jnp.dtype) -> Array:
-    if not eqx.is_inexact_array(value):
-        return value
-    with relaxed_promotion():
+    def cast(value: Any) -> Any:
+        if not eqx.is_inexact_array(value):
+            return value
         return value.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(value) else dtype)
+
+    with relaxed_promotion():
+        dtype = jnp.finfo(jnp.result_type(*leaves)).dtype if leaves else jnp.zeros(()).dtype
+        drawn = ("sample", "deterministic")
+        return {
+            n: {**site, "value": cast(site["value"])} if site["type"] in drawn else site for n, site in trace.items()
+        }
 
 
 def _gates(latents: dict, trace: dict) -> dict[str, str]:

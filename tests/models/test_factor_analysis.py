@@ -1,5 +1,6 @@
 """Factor analysis and probabilistic PCA against closed forms and scikit-learn."""
 
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
@@ -44,6 +45,7 @@ def test_the_bound_of_exact_em_is_the_log_likelihood(observations, principal):
     np.testing.assert_allclose(exact.elbo[-1], _log_likelihood(principal.model, observations), rtol=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_scikit_learns_optimum_is_ours(observations):
     reference = Reference(2, tol=1e-8, max_iter=3000, svd_method="lapack").fit(np.asarray(observations))
     found = FactorAnalysis(
