@@ -63,7 +63,7 @@ def _algorithms(plate):
         "natural gradient": (vbss.NaturalGradient(tolerance=0.0, forgetting=0.6), 60),
         "SVI": (vbss.SVI(AutoNormal, optimizer=optax.adam(0.03)), 1500),
         "Monte-Carlo EM": (vbss.MonteCarloEM(), 40),
-        "MCMC": (vbss.MCMC(num_warmup=100, num_draws=200), 200),
+        "MCMC": (vbss.MCMC(num_warmup=100, num_draws=200, num_chains=2), 200),
     }
 
 

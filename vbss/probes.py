@@ -45,7 +45,6 @@ def probe(model: Model, posterior: Posterior, data: tuple, key: Array, blocks: t
         for block, readings in _disagreements(model, posterior, data, key_pair, blocks).items():
             for claim, disagreement in readings.items():
                 tolerance = float(jnp.finfo(disagreement.dtype).eps) ** (1 / 3)
-                # What is not finite may be the data's fault, and is a status of the run.
                 if float(disagreement) > tolerance:
                     coupled = _couplings(model, posterior, data, key_pair, block)[claim]
                     raise ProgramError(_message(model, block, claim, float(disagreement), float(coupled) > tolerance))
@@ -56,9 +55,7 @@ def _message(model: Model, block: str, claim: str, disagreement: float, is_coupl
         why = f"elements of {block!r} depend on each other, which one update of all of them does not see"
         remedy = "join them in one site with a joint distribution (a Markov chain, a multivariate normal)"
     else:
-        why = (
-            f"two random states disagree by {disagreement:.0e}" if disagreement == disagreement else "it is not finite"
-        )
+        why = f"two random states disagree by {disagreement:.0e}"
         remedy = "name another factorisation (blocks=, at_mode=), another kind, or vbss.Numerical for a parameter"
     return (
         f"{type(model).__name__}: E_q[log p] is not {claim}: {why}. Exact updates cannot be derived: {remedy}, or use "
@@ -123,9 +120,12 @@ def _disagreement(predicted: Any, actual: Any, elsewhere: Any, batch_rank: int) 
     def of_leaf(p: Array, a: Array, e: Array) -> Array:
         size = jnp.maximum(jnp.maximum(jnp.abs(p), jnp.abs(a)), jnp.abs(e))
         event = tuple(range(batch_rank, size.ndim))
+        size = jnp.where(jnp.isfinite(size), size, 0)
         scale = size.max(event, keepdims=True) + jnp.finfo(p.dtype).eps ** 0.5 * size.max()
         difference = jnp.abs(p - a)
-        return jnp.where(difference == 0, 0, difference / jnp.where(scale == 0, 1, scale)).max()
+        # What is not finite may be the data's fault, and becomes a status of the run.
+        is_equal = (difference == 0) | ~jnp.isfinite(difference)
+        return jnp.where(is_equal, 0, difference / jnp.where(scale == 0, 1, scale)).max()
 
     leaves = jax.tree.leaves(jax.tree.map(of_leaf, predicted, actual, elsewhere))
     return jnp.stack(leaves).max()
