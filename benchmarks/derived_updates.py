@@ -6,33 +6,33 @@ Single thread, float32. Iterations (all updates and the bound, as in `vbss.fit`)
 data as arguments. Times are of the processor, not of the clock; the two forms are run in turn, round by round, and the
 ratio is taken within each round. Memory is what the compiled loop needs beside its arguments and results.
 
-The hand-derived iterations are the model's own closed forms where it has them, otherwise those below: expected
-statistics as one product of matrices (Gaussian mixture), one forward and one backward scan (hidden Markov model).
+The hand-derived iterations are the model's own closed forms where it has them (LDA-cGMM, factor analysis), otherwise
+those of `hand_derived.py`. The bounds are those before and those after the update of the posterior: the first lag behind.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Callable
-from math import log, pi
 from typing import Annotated, Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import equinox as eqx
+import hand_derived
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import numpyro
+from hand_derived import Step
 from jaxtyping import Array
 
 import vbss
 from vbss.expectation import observe
 from vbss.factorization import initial_posterior
-from vbss.models import LDACGMM, GaussianMixture
+from vbss.models import LDACGMM, BayesianGaussianMixture, FactorAnalysis, GaussianMixture, LinearDynamicalSystem
 
-Step = Callable[[Any, Any], tuple[Any, Array]]  # (state, data) -> the next state, the bound of the first
 Case = tuple[tuple[Step, Any, Any], tuple[Step, Any, Any]]  # (step, state, data), by hand and derived
 
 
@@ -61,38 +61,54 @@ def lda_cgmm(frames: int = 314, frequencies: int = 257, directions: int = 72, si
     return by_engine(model, (mixture,), "closed", start), by_engine(model, (mixture,), "derived", start)
 
 
-def gaussian_mixture(num: int = 100_000, components: int = 16, size: int = 8) -> Case:
+def clusters(num: int, components: int, size: int) -> Array:
+    """Observations (N, D) in clusters that overlap."""
     keys = jr.split(jr.key(0), 3)
     centers = 3 * jr.normal(keys[0], (components, size))
-    y = jr.normal(keys[1], (num, size)) + centers[jr.randint(keys[2], (num,), 0, components)]
+    return jr.normal(keys[1], (num, size)) + centers[jr.randint(keys[2], (num,), 0, components)]
+
+
+def gaussian_mixture(num: int = 100_000, components: int = 16, size: int = 8) -> Case:
+    y = clusters(num, components, size)
     model = GaussianMixture.init(y, components, key=jr.key(1))
     derived = by_engine(model, (y,), "derived")
-    rows, columns = np.triu_indices(size)
-    centred = y - model.anchor
-    features = jnp.concatenate([centred[:, rows] * centred[:, columns], centred, jnp.ones((num, 1))], -1)
-    multiplicity = np.where(rows == columns, 1, 2).astype(np.float32)
-
-    def step(state, features):
-        log_weights, loc, precision, logits = state
-        linear = jnp.einsum("kij,kj->ki", precision, loc)
-        log_determinant = 2 * jnp.log(jnp.diagonal(jnp.linalg.cholesky(precision), axis1=-2, axis2=-1)).sum(-1)
-        constant = log_weights + 0.5 * (log_determinant - (linear * loc).sum(-1) - size * log(2 * pi))
-        natural = jnp.concatenate([-0.5 * multiplicity * precision[:, rows, columns], linear, constant[:, None]], -1)
-        joint = features @ natural.T
-        log_probs = jax.nn.log_softmax(logits, -1)
-        bound = (jnp.exp(log_probs) * (joint - log_probs)).sum()
-        sums = jax.nn.softmax(joint, -1).T @ features
-        counts = sums[:, -1]
-        loc = sums[:, -1 - size : -1] / counts[:, None]
-        second = jnp.zeros_like(precision).at[:, rows, columns].set(sums[:, : len(rows)])
-        second = second.at[:, columns, rows].set(sums[:, : len(rows)]) / counts[:, None, None]
-        factor = jnp.linalg.cholesky(second - loc[:, :, None] * loc[:, None, :])
-        precision = jax.scipy.linalg.cho_solve((factor, True), jnp.broadcast_to(jnp.eye(size), precision.shape))
-        return (jnp.log(counts / num), loc, precision, joint), bound
-
     logits = derived[1][1].factors["component"].natural["onehot"]
-    state = (model.log_weights, model.loc - model.anchor, model.precision, logits)
-    return (step, state, features), derived
+    log_determinant = jnp.linalg.slogdet(model.precision)[1]
+    state = (model.log_weights, model.loc - model.anchor, model.precision, log_determinant, logits)
+    return (hand_derived.gaussian_mixture(num, size), state, hand_derived.features(y - model.anchor)), derived
+
+
+def bayesian_mixture(num: int = 100_000, components: int = 16, size: int = 8) -> Case:
+    y = clusters(num, components, size)
+    model = BayesianGaussianMixture.init(y, components)
+    derived = by_engine(model, (y,), "derived")
+    step = hand_derived.bayesian_mixture(model.concentration, model.loc_weight, model.degrees_of_freedom, model.scatter)
+    logits = derived[1][1].factors["component"].natural["onehot"]
+    return (step, logits, hand_derived.features(y - model.anchor)), derived
+
+
+def factor_analysis(num: int = 20_000, size: int = 16, factors: int = 4) -> Case:
+    keys = jr.split(jr.key(0), 3)
+    y = jr.normal(keys[0], (num, factors)) @ jr.normal(keys[1], (factors, size)) + jr.normal(keys[2], (num, size))
+    model = FactorAnalysis.init(y, factors, key=jr.key(1))
+    return by_engine(model, (y,), "auto"), by_engine(model, (y,), "derived")
+
+
+def linear_dynamical(length: int = 500, size: int = 10, latents: int = 4) -> Case:
+    keys = jr.split(jr.key(0), 3)
+    walk = jnp.cumsum(jr.normal(keys[0], (length, latents)), 0) / 10
+    y = walk @ jr.normal(keys[1], (latents, size)) + jr.normal(keys[2], (length, size))
+    model = LinearDynamicalSystem.init(y, latents, key=jr.key(1))
+    state = (
+        model.initial_loc,
+        model.transition,
+        jnp.linalg.inv(model.precision),
+        model.loading,
+        model.offset,
+        model.observation_precision,
+    )
+    step = hand_derived.linear_dynamical(jnp.linalg.inv(model.initial_precision))
+    return (step, state, y), by_engine(model, (y,), "derived")
 
 
 class HiddenMarkov(vbss.Model):
@@ -117,44 +133,17 @@ def hidden_markov(length: int = 10_000, states: int = 8) -> Case:
     loc, uniform = jnp.linspace(-5, 5, states), jnp.full(states, -jnp.log(states))
     model = HiddenMarkov(uniform, log_transition, loc, jnp.ones(states))
 
-    def emissions(loc, precision, y):
-        return 0.5 * (jnp.log(precision) - log(2 * pi) - precision * (y[:, None] - loc) ** 2)
-
-    def step(state, y):
-        log_initial, log_transition, loc, precision = state
-        likelihood = emissions(loc, precision, y)
-        peak = likelihood.max(-1, keepdims=True)
-        scaled, transition = jnp.exp(likelihood - peak), jnp.exp(log_transition)
-
-        def forwards(predicted, weight):
-            joint = predicted * weight
-            total = joint.sum()
-            return (joint / total) @ transition, (joint / total, total)
-
-        def backwards(future, inputs):
-            filtered, weight, total = inputs
-            message = future * weight / total
-            pair = filtered[:, None] * transition * message
-            return transition @ message, pair
-
-        _, (filtered, totals) = jax.lax.scan(forwards, jnp.exp(log_initial), scaled)
-        inputs = (filtered[:-1], scaled[1:], totals[1:])
-        _, pairs = jax.lax.scan(backwards, jnp.ones(states), inputs, reverse=True)
-        probs = jnp.concatenate([pairs.sum(-1), filtered[-1:]])
-        counts, transitions = probs.sum(0), pairs.sum(0)
-        loc = probs.T @ y / counts
-        precision = counts / (probs * (y[:, None] - loc) ** 2).sum(0)
-        log_transition = jnp.log(transitions / transitions.sum(-1, keepdims=True))
-        return (jnp.log(probs[0]), log_transition, loc, precision), (jnp.log(totals) + peak[:, 0]).sum()
-
     state = (uniform, log_transition, loc, jnp.ones(states))
-    return (step, state, y), by_engine(model, (y,), "derived")
+    return (hand_derived.hidden_markov(states), state, y), by_engine(model, (y,), "derived")
 
 
 CASES: dict[str, Callable[[], Case]] = {
     "Gaussian mixture": gaussian_mixture,
     "LDA-cGMM": lda_cgmm,
     "hidden Markov": hidden_markov,
+    "factor analysis": factor_analysis,
+    "linear dynamical system": linear_dynamical,
+    "Bayesian Gaussian mixture": bayesian_mixture,
 }
 
 

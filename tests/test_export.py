@@ -15,7 +15,7 @@ from vbss.errors import InputError
 from vbss.export import to_arviz
 from vbss.factors import StatisticsFactor
 from vbss.families import Categorical
-from vbss.posterior import AbstractPosterior, Posterior
+from vbss.posteriors import AbstractPosterior, Posterior
 
 # ArviZ announces its own next version, once a day.
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*ArviZ is undergoing a major refactor:FutureWarning")

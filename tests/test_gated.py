@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 import vbss
+from vbss.densities.labelled import Labelled, summed_product
 from vbss.hermitian import inverse_and_log_determinant, pack
-from vbss.labelled import Labelled, summed_product
 
 SIZES = {"t": 4, "f": 3, "d": 3, "n": 5, "m": 2, "k": 3, "j": 2, "i": 2}
 

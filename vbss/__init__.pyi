@@ -11,9 +11,9 @@ from . import scenes as scenes
 from .check import Derivation as Derivation
 from .check import check_derivation as check_derivation
 from .densities import ComplexNormal as ComplexNormal
+from .densities import Expanded as Expanded
 from .densities import MultivariateNormal as MultivariateNormal
 from .densities import Normal as Normal
-from .expanded import Expanded as Expanded
 from .gated import Gated as Gated
 from .inference import EM as EM
 from .inference import MCMC as MCMC
@@ -29,7 +29,7 @@ from .kinds import Precision as Precision
 from .kinds import Simplex as Simplex
 from .kinds import Variance as Variance
 from .numerical import Numerical as Numerical
-from .posterior import Posterior as Posterior
+from .posteriors import Posterior as Posterior
 from .probes import ProgramError as ProgramError
 from .program import Given as Given
 from .program import Model as Model

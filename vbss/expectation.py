@@ -17,7 +17,7 @@ from vbss.context import relaxed_promotion
 from vbss.factors import Factor, ProgramObjective, Values
 from vbss.gated import Gated
 from vbss.kinds import Kind
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 from vbss.program import Model, unexpanded, unmasked
 
 Observations = dict[str, dict[str, Array]]

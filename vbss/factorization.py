@@ -16,7 +16,7 @@ from vbss.distributions import Indicator, MarkovChain
 from vbss.errors import InputError
 from vbss.factors import Factor, GivenFactor, ModeFactor, StatisticsFactor, ValueFactor, started
 from vbss.families import Gaussian, JointGaussian, NormalWishart, Wishart, statistics_family, value_family
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 from vbss.program import Given, Model, unexpanded, unmasked
 
 Blocks = tuple[tuple[str, ...], ...]
@@ -93,6 +93,8 @@ def _latents(trace: dict) -> dict[str, dict]:
         if site["type"] == "sample" and not site["is_observed"] and site["value"] is not None
     }
     for name, site in latents.items():
+        if unmasked(site["fn"])[1] is not None:
+            raise InputError(f"latent site {name!r} is masked: mask observations, which then say nothing of it")
         if site["scale"] is not None:
             raise InputError(
                 f"latent site {name!r} is scaled, by handlers.scale or a subsampled plate: only observed sites may be"

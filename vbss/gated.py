@@ -7,8 +7,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 
 from vbss.context import relaxed_promotion
-from vbss.density import Density
-from vbss.labelled import Labelled, contract, distinct_letters
+from vbss.densities.base import Density
+from vbss.densities.labelled import Labelled, contract, distinct_letters
 
 
 class Gated(dist.Distribution):

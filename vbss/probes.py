@@ -2,7 +2,7 @@
 
 An update reads coefficients from derivatives of f = E_q(rest)[log p] at one state of its block. If the block enters f
 as its factor or kind claims, they predict f's gradient at every other state. Gradients are compared entry by entry:
-sums would hide a wrong program in their rounding.
+sums would hide a wrong program in their rounding. Changes of f itself are compared, too: steps have no gradient.
 """
 
 from functools import partial
@@ -18,10 +18,10 @@ from vbss.errors import InputError
 from vbss.expectation import Observations, block_objective, observe, unknown_objective, with_unknown
 from vbss.factors import Reading
 from vbss.kinds import ReadKind
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 from vbss.program import Model
 
-_NUM_PAIRS = 3  # of random states: one pair may happen to lie where a wrong program looks right
+_NUM_PAIRS = 4  # of random states: one pair may happen to lie where a wrong program looks right
 
 
 class ProgramError(InputError):
@@ -81,7 +81,7 @@ def _readings(model: Model, posterior: Posterior, data: tuple, observations: Obs
     ]
 
 
-def _elsewhere(model: Model, posterior: Posterior, key: Array) -> tuple[Model, Posterior]:
+def elsewhere(model: Model, posterior: Posterior, key: Array) -> tuple[Model, Posterior]:
     """All blocks at random states, so that no special one hides a product."""
     kinds = model.parameter_kinds()
     for name in (*posterior.order, *kinds):
@@ -101,17 +101,30 @@ def _disagreements(
 ) -> dict[str, dict[str, Float[Array, ""]]]:
     """How far predicted gradients are from the program's, for each reading of each block."""
     observations = observe(model, posterior, data)
-    model, posterior = _elsewhere(model, posterior, key)
+    model, posterior = elsewhere(model, posterior, key)
     found: dict[str, dict[str, Array]] = {}
     for number, block in enumerate(blocks):
         found[block] = {}
         for reading in _readings(model, posterior, data, observations, block):
             first, second = (reading.draw(jax.random.fold_in(key, 2 * number + i)) for i in range(2))
-            slope = jax.grad(partial(reading.form, reading.coefficients(first)))
-            actual = jax.grad(reading.objective)(second)
+            predict = jax.value_and_grad(partial(reading.form, reading.coefficients(first)))
+            (before, slope_before), (after, slope) = predict(first), predict(second)
+            value, actual = jax.value_and_grad(reading.objective)(second)
             # The slope at the first state only sets the scale: at one of two random states it is not near zero.
-            found[block][reading.claim] = _disagreement(slope(second), actual, slope(first), reading.batch_rank)
+            by_slope = _disagreement(slope, actual, slope_before, reading.batch_rank)
+            by_value = _change_disagreement((before, after), (reading.objective(first), value))
+            found[block][reading.claim] = jnp.maximum(by_slope, by_value)
     return found
+
+
+def _change_disagreement(predicted: tuple[Array, Array], actual: tuple[Array, Array]) -> Array:
+    """How far a predicted change is from the program's, relative to the larger: a step, as of argmax, has no slope."""
+    change, predicted_change = actual[1] - actual[0], predicted[1] - predicted[0]
+    values = sum(jnp.abs(value) for value in (*predicted, *actual))
+    rounding = jnp.finfo(change.dtype).eps ** 0.5 * values
+    difference = jnp.maximum(jnp.abs(change - predicted_change) - rounding, 0)
+    scale = jnp.maximum(jnp.abs(change), jnp.abs(predicted_change))
+    return jnp.where(jnp.isfinite(difference) & (difference > 0), difference / scale, 0)
 
 
 def _disagreement(predicted: Any, actual: Any, elsewhere: Any, batch_rank: int) -> Array:
@@ -135,7 +148,7 @@ def _disagreement(predicted: Any, actual: Any, elsewhere: Any, batch_rank: int) 
 def _couplings(model: Model, posterior: Posterior, data: tuple, key: Array, block: str) -> dict[str, Float[Array, ""]]:
     """How far an element's gradient moves when only other elements of its block do."""
     observations = observe(model, posterior, data)
-    model, posterior = _elsewhere(model, posterior, key)
+    model, posterior = elsewhere(model, posterior, key)
     found = {}
     for reading in _readings(model, posterior, data, observations, block):
         first, second = (reading.draw(k) for k in jax.random.split(key))

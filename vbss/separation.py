@@ -20,7 +20,7 @@ from vbss.audio.geometry import azimuth_grid, steering_vectors
 from vbss.audio.stft import STFT
 from vbss.inference import Solution, Status, fit
 from vbss.models.cgmm_start import given_directions, peak_directions
-from vbss.posterior import AbstractPosterior
+from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
 from vbss.settings import MODELS, Settings
 

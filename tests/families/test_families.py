@@ -24,6 +24,7 @@ def test_the_family_of_a_latent():
     with relaxed_promotion():
         assert value_family(dist.Normal(zeros, 1.0)) == Gaussian(0)
         assert value_family(dist.MultivariateNormal(zeros, jnp.eye(2))) == Gaussian(1)
+        assert value_family(dist.Normal(zeros, 1.0).to_event(1)) == Gaussian(1)
         assert value_family(dist.Gamma(1.0, 1.0)) == Gamma()
         assert value_family(ComplexNormal(zeros, 1.0)) == ComplexGaussian(0)
         assert value_family(ComplexMultivariateNormal(zeros, jnp.eye(2))) == ComplexGaussian(1)
@@ -35,7 +36,7 @@ def test_latents_of_no_family():
     zeros = jnp.zeros(2)
     with relaxed_promotion():
         for other in [
-            dist.Normal(zeros, 1.0).to_event(1),
+            dist.Normal(jnp.zeros((2, 2)), 1.0).to_event(2),
             dist.LogNormal(0.0, 1.0),
             dist.StudentT(3.0),
             dist.InverseGamma(1.0, 1.0),

@@ -129,10 +129,10 @@ def test_given_values_the_states_have_their_conditional_probabilities():
 
     @eqx.filter_jit
     def infer(keys):
-        draws = jax.vmap(lambda key: collapsed.sample(values, observations, key)["z"])(keys)
-        return collapsed.responsibilities(values, observations)["z"], draws
+        return jax.vmap(lambda key: collapsed.discrete(values, observations, key))(keys)
 
-    probabilities, draws = infer(jr.split(jr.key(3), 2000))
+    states, probabilities = infer(jr.split(jr.key(3), 2000))
+    draws, probabilities = states["z"], probabilities["z"][0]
     np.testing.assert_allclose(probabilities, jax.nn.softmax(joint, -1), rtol=1e-10)
     error = jnp.sqrt(probabilities[:, 1] * probabilities[:, 0] / 2000)
     assert (jnp.abs(draws.mean(0) - probabilities[:, 1]) < 5 * error + 1e-3).all()

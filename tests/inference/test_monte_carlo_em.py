@@ -146,7 +146,7 @@ def test_ends_when_the_log_density_is_steady_though_it_fell():
 def test_bad_settings_are_refused(factor):
     _, _, infer = factor
     for settings, message in [
-        ({"num_samples": 0}, "num_samples"),
+        ({"num_chains": 0}, "num_chains"),
         ({"step_size": 0.0}, "step_size"),
         ({"delay": 0.0}, "delay"),
         ({"forgetting": 0.3}, "forgetting"),

@@ -23,7 +23,7 @@ def mixture():
 
 def test_full_steps_are_coordinate_ascent():
     model, data = bayesian_mixture(jr.key(0))
-    stepped = vbss.fit(model, data, vbss.NaturalGradient(forgetting=0.0, tolerance=0.0), key=jr.key(1), max_steps=5)
+    stepped = vbss.fit(model, data, vbss.NaturalGradient(tolerance=0.0), key=jr.key(1), max_steps=5)
     state = vbss.fit(model, data, vbss.NaturalGradient(), key=jr.key(1), max_steps=0).posterior
     ascent = vbss.fit(model, data, vbss.EM(tolerance=0.0), start=state, max_steps=5)
     np.testing.assert_allclose(stepped.elbo, ascent.elbo, rtol=1e-12)
@@ -31,7 +31,7 @@ def test_full_steps_are_coordinate_ascent():
 
 def test_parameters_of_full_steps_are_those_of_em(mixture):
     model, y = mixture
-    stepped = vbss.fit(model, y, vbss.NaturalGradient(forgetting=0.0, tolerance=0.0), max_steps=4)
+    stepped = vbss.fit(model, y, vbss.NaturalGradient(tolerance=0.0), max_steps=4)
     begun = vbss.fit(model, y, vbss.NaturalGradient(), max_steps=0).posterior
     ascent = vbss.fit(model, y, vbss.EM(tolerance=0.0), start=begun, max_steps=4)
     for one, other in zip(jax.tree.leaves(stepped.model), jax.tree.leaves(ascent.model), strict=True):
@@ -82,12 +82,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(mixture):
     ("options", "message"),
     [
         ({"batch_size": 4}, "belong together"),
-        ({"batch_size": 0, "plate": "n"}, "batch_size must be at least 1"),
+        ({"batch_size": 0, "plate": "n"}, "batch_size must be a whole number, 1 or more"),
         ({"step_size": 0.0}, "step_size"),
         ({"step_size": 1.5}, "step_size"),
         ({"delay": 0.0}, "delay"),
         ({"forgetting": 0.3}, "forgetting"),
         ({"local_sweeps": 0}, "local_sweeps"),
+        ({"tolerance": -1.0}, "tolerance"),
     ],
 )
 def test_settings_are_checked(options, message):

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import vbss
-from vbss.posterior import AbstractPosterior
+from vbss.posteriors import AbstractPosterior
 
 
 class Known(AbstractPosterior):

@@ -24,15 +24,19 @@ def test_monotone():
 
 
 def test_a_climb_out_of_the_noise_goes_on_and_a_plateau_ends():
-    rule = Plateau(1e-4, window=20)
-    climb = jnp.linspace(-1000, 0, 100)
-    flat = jnp.zeros(100)
-    noise = jr.normal(jr.key(0), (200,))
-    statuses = _statuses(rule, jnp.concatenate([climb, flat]) + noise)
+    climb = jnp.linspace(-2000, -1000, 100)
+    bounds = jnp.concatenate([climb, jnp.full(1500, -1000.0)]) + jr.normal(jr.key(0), (1600,))
+    statuses = _statuses(Plateau(1e-3, window=20), bounds)
     first = int(np.argmax(statuses == Status.converged.value))
-    # Two windows must lie on the plateau, and windows end at multiples of their length.
-    assert first == 139
-    assert (statuses[:100] == Status.running.value).all()
+    # Segments end after 20, 40, 80, 160, ... steps; the first two that lie on the plateau are those to 320 and to 640.
+    assert first == 639
+    assert (statuses[:first] == Status.running.value).all()
+
+
+def test_what_noise_hides_is_not_called_an_end():
+    noisy = 30 * jr.normal(jr.key(1), (640,)) - 1000
+    assert (_statuses(Plateau(1e-3, window=20), noisy) == Status.running.value).all()
+    assert (_statuses(Plateau(1e-2, window=20), noisy) == Status.converged.value).any()
 
 
 def test_a_plateau_never_ends_at_tolerance_zero_and_never_before_two_windows():

@@ -17,7 +17,7 @@ from vbss.errors import whole_number
 from vbss.factorization import initial_posterior
 from vbss.inference.em import EM
 from vbss.inference.fit import prepare
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 from vbss.program import Model
 
 

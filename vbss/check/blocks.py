@@ -12,7 +12,7 @@ from vbss.check.report import BlockCheck, Row
 from vbss.expectation import Observations
 from vbss.inference.em import EM
 from vbss.kinds import Kind, ReadKind
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 from vbss.program import Model
 
 

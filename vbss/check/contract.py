@@ -19,11 +19,11 @@ from vbss.context import relaxed_promotion
 from vbss.errors import InputError
 from vbss.expectation import Observations, expected_log_joint
 from vbss.inference.em import EM
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 from vbss.probes import probe
 from vbss.program import Model
 from vbss.storage import load, save
-from vbss.storage.layout import field_names, sort_of
+from vbss.storage.layout import classes_in
 
 _NUM_DRAWS = 2048
 _DRAWS_AT_ONCE = 256  # of the log density, whose arrays have the size of the data
@@ -215,16 +215,4 @@ def _loaded(tree: Any) -> Any:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tree.vbss"
         save(path, tree)
-        return load(path, *_classes(tree))
-
-
-def _classes(tree: Any) -> set[type]:
-    """The classes of the modules in a tree."""
-    if isinstance(tree, dict):
-        return set().union(*(_classes(item) for item in tree.values()))
-    if isinstance(tree, list | tuple) and not hasattr(tree, "_fields"):
-        return set().union(*(_classes(item) for item in tree))
-    if sort_of(type(tree)) is None:
-        return set()
-    fields = (getattr(tree, name) for name in field_names(type(tree))) if sort_of(type(tree)) != "enum" else ()
-    return {type(tree)}.union(*(_classes(field) for field in fields))
+        return load(path, *classes_in(tree))

@@ -9,7 +9,7 @@ from numpyro.distributions.util import validate_sample
 
 from vbss.distributions.constraints import log_weights
 
-_LOG_ZERO = -1e30  # stands for log 0: 0 * log 0 must be 0, and the number must exist in float32
+LOG_ZERO = -1e30  # stands for log 0: 0 * log 0 must be 0, and the number must exist in float32
 
 
 class Indicator(dist.CategoricalLogits):
@@ -41,7 +41,7 @@ class Indicator(dist.CategoricalLogits):
     def expected_log_prob(self, statistics: dict[str, Array]) -> Array:
         onehot = statistics["onehot"]
         logits = self.logits.reshape(*(1,) * (onehot.ndim - self.logits.ndim), *self.logits.shape)
-        log_probs = jnp.maximum(jnp.moveaxis(logits, -1, self.axis), _LOG_ZERO)
+        log_probs = jnp.maximum(jnp.moveaxis(logits, -1, self.axis), LOG_ZERO)
         return (onehot * log_probs).sum(self.axis)
 
 
@@ -106,6 +106,6 @@ class MarkovChain(dist.Distribution):
         return {"onehot": onehot, "pair": onehot[..., :-1, :, None] * onehot[..., 1:, None, :]}
 
     def expected_log_prob(self, statistics: dict[str, Array]) -> Array:
-        initial = (statistics["onehot"][..., 0, :] * jnp.maximum(self.log_initial, _LOG_ZERO)).sum(-1)
-        transition = jnp.maximum(self.log_transition, _LOG_ZERO)[..., None, :, :]
+        initial = (statistics["onehot"][..., 0, :] * jnp.maximum(self.log_initial, LOG_ZERO)).sum(-1)
+        transition = jnp.maximum(self.log_transition, LOG_ZERO)[..., None, :, :]
         return initial + (statistics["pair"] * transition).sum((-3, -2, -1))

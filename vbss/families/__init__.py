@@ -31,6 +31,8 @@ def value_family(fn: dist.Distribution) -> ValueFamily | None:
         return Gaussian(0)
     if isinstance(fn, dist.MultivariateNormal):
         return Gaussian(1)
+    if isinstance(fn, dist.Independent) and fn.reinterpreted_batch_ndims == 1 and _is_normal(fn.base_dist):
+        return Gaussian(1)
     if isinstance(fn, dist.Gamma):
         return Gamma()
     if isinstance(fn, dist.Dirichlet):
@@ -44,6 +46,11 @@ def value_family(fn: dist.Distribution) -> ValueFamily | None:
     if isinstance(fn, GaussMarkovChain):
         return GaussMarkov()
     return None
+
+
+def _is_normal(fn: dist.Distribution) -> bool:
+    base = fn.base_dist if isinstance(fn, dist.ExpandedDistribution) else fn
+    return isinstance(base, dist.Normal)
 
 
 def statistics_family(fn: dist.Distribution) -> StatisticsFamily | None:

@@ -6,10 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from vbss.distributions.discrete import Indicator
+from vbss.distributions.discrete import LOG_ZERO, Indicator
 from vbss.families.base import StatisticsFamily
-
-_LOG_ZERO = -1e30  # stands for log 0: 0 * log 0 must be 0, and the number must exist in float32
 
 
 class Categorical(StatisticsFamily):
@@ -70,5 +68,5 @@ class Categorical(StatisticsFamily):
         return Indicator(log_probs, self.axis, validate_args=False)
 
     def natural_of(self, fn: Any):
-        log_probs = jnp.maximum(jax.nn.log_softmax(fn.logits, -1), _LOG_ZERO)
+        log_probs = jnp.maximum(jax.nn.log_softmax(fn.logits, -1), LOG_ZERO)
         return {"onehot": jnp.moveaxis(log_probs, -1, self.axis)}

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 
+from vbss.distributions.discrete import LOG_ZERO
 from vbss.families.base import Natural, StatisticsFamily
-
-_LOG_ZERO = -1e30  # stands for log 0: 0 * log 0 must be 0, and the number must exist in float32
 
 
 class DiscreteChain(StatisticsFamily):
@@ -19,22 +18,31 @@ class DiscreteChain(StatisticsFamily):
     Natural parameters are log potentials `onehot` (*batch, T, K) and `pair` (*batch, T-1, K, K), rows the earlier
     state; what one of them gains the other may lose without a change of the chain. Values are integers (*batch, T).
 
-    The means are the gradient of the log partition, written out as the forward-backward algorithm: both directions in
-    one recursion, which keeps nothing of size K^2 for a backward pass.
+    The means are the gradient of the log partition, written out: a filter in logarithms, which potentials of any size
+    leave exact, then the probabilities of each state given the one after it, and a smoother in these, which are all
+    below one and sum to one. The entropy is that of the same probabilities, so that it loses nothing to a difference of
+    sums over the whole chain; compiled together with the means, both share the recursions.
     """
 
     axis: ClassVar[int] = -1
 
     def log_partition(self, natural):
-        _, last, log_scale = _forward(natural, jax.nn.logsumexp)
-        return jax.nn.logsumexp(last, -1) + log_scale
+        messages, shifts = _scaled(natural["onehot"] + _predictions(natural, jax.nn.logsumexp))
+        return jax.nn.logsumexp(messages[..., -1, :], -1) + shifts.sum(-1)
 
     def means(self, natural):
-        forward, backward, _ = _both_ways(natural)
-        between = forward[..., :-1, :, None] + natural["pair"] + backward[..., 1:, None, :]
-        num_states = between.shape[-1]
-        pair = jax.nn.softmax(between.reshape(*between.shape[:-2], num_states**2), -1).reshape(between.shape)
-        return {"onehot": jax.nn.softmax(forward + backward - natural["onehot"], -1), "pair": pair}
+        log_last, log_conditional = _given_following(natural)
+        conditional = jnp.exp(log_conditional)
+
+        def step(following, conditional):
+            # Divided, as the rounding of large potentials must not add up over the chain.
+            state = (conditional * following[..., None, :]).sum(-1) / following.sum(-1, keepdims=True)
+            return state, state
+
+        last = jnp.exp(log_last)
+        _, states = jax.lax.scan(step, last, jnp.moveaxis(conditional, -3, 0), reverse=True)
+        onehot = jnp.moveaxis(jnp.concatenate([states, last[None]]), 0, -2)
+        return {"onehot": onehot, "pair": conditional * onehot[..., 1:, None, :]}
 
     def natural(self, means):
         # The initial probabilities and those of each transition.
@@ -47,18 +55,21 @@ class DiscreteChain(StatisticsFamily):
         }
 
     def entropy(self, natural):
-        # The recursion of the means has the log partition, too.
-        return _both_ways(natural)[2] - self.inner(natural, self.means(natural))
+        # Of the last state, and of each state given the one after it.
+        means = self.means(natural)
+        log_last, log_conditional = _given_following(natural)
+        last = (means["onehot"][..., -1, :] * log_last).sum(-1)
+        return -last - (means["pair"] * log_conditional).sum((-3, -2, -1))
 
     def sample(self, natural, key):
         """Whole paths: forward filter, backward sampling."""
-        messages, last, _ = _forward(natural, jax.nn.logsumexp)
-        return _backward(messages, last, natural["pair"], key, lambda logits, key: jax.random.categorical(key, logits))
+        messages, _ = _scaled(natural["onehot"] + _predictions(natural, jax.nn.logsumexp))
+        return _backward(messages, natural["pair"], key, lambda logits, key: jax.random.categorical(key, logits))
 
     def mode(self, natural):
         """The most probable path (Viterbi)."""
-        messages, last, _ = _forward(natural, jnp.max)
-        return _backward(messages, last, natural["pair"], jax.random.key(0), lambda logits, key: logits.argmax(-1))
+        messages, _ = _scaled(natural["onehot"] + _predictions(natural, jnp.max))
+        return _backward(messages, natural["pair"], jax.random.key(0), lambda logits, key: logits.argmax(-1))
 
     def mode_statistics(self, natural):
         logits = natural["onehot"]
@@ -82,54 +93,48 @@ class DiscreteChain(StatisticsFamily):
     def natural_of(self, fn: Any):
         """Of a `vbss.distributions.MarkovChain`."""
         shape = (*fn.batch_shape, fn.length, fn.log_initial.shape[-1])
-        log_initial, log_transition = (jnp.maximum(p, _LOG_ZERO) for p in (fn.log_initial, fn.log_transition))
+        log_initial, log_transition = (jnp.maximum(p, LOG_ZERO) for p in (fn.log_initial, fn.log_transition))
         onehot = jnp.zeros(shape, log_initial.dtype).at[..., 0, :].set(log_initial)
         pair = jnp.broadcast_to(log_transition[..., None, :, :], (*shape[:-2], shape[-2] - 1, shape[-1], shape[-1]))
         return {"onehot": onehot, "pair": pair}
 
 
-def _both_ways(
-    natural: Natural,
-) -> tuple[Float[Array, "*batch time k"], Float[Array, "*batch time k"], Float[Array, "*batch"]]:
-    """Log sums over all beginnings and over all ends of a path, both with the state's own potential, each but for a
-    shift; and the log partition."""
-    unary, pair = natural["onehot"], natural["pair"]
-    reversed_pair = jnp.flip(jnp.swapaxes(pair, -1, -2), -3)
-    twice = {"onehot": jnp.stack([unary, jnp.flip(unary, -2)]), "pair": jnp.stack([pair, reversed_pair])}
-    messages, last, log_scale = _forward(twice, jax.nn.logsumexp)
-    messages = jnp.moveaxis(jnp.concatenate([messages, last[None]]), 0, -2)
-    return messages[0], jnp.flip(messages[1], -2), jax.nn.logsumexp(last[0], -1) + log_scale[0]
+def _predictions(natural: Natural, combine: Callable[[Array, int], Array]) -> Float[Array, "*batch time k"]:
+    """Log sum (or max) over all beginnings of a path that lead to a state, without its own potential.
 
-
-def _forward(
-    natural: Natural, combine: Callable[[Array, int], Array]
-) -> tuple[Float[Array, "steps *batch k"], Float[Array, "*batch k"], Float[Array, "*batch"]]:
-    """Messages log sum (or max) over all beginnings of a path that reach a state, each less its largest entry.
-
-    Returns:
-        Those of the times before the last, time first; that of the last; and the sum of what was taken off.
+    Each is less the largest message of the time before, so that none grows with the length of the chain.
     """
     unary, pair = natural["onehot"], natural["pair"]
 
-    def scaled(message):
-        # A shift that is added again in the end: nothing depends on it, so neither does the gradient.
-        shift = jax.lax.stop_gradient(message.max(-1))
-        return message - shift[..., None], shift
-
-    def step(carry, potentials):
-        message, log_scale = carry
+    def step(prediction, potentials):
         here, between = potentials
-        following, shift = scaled(combine(message[..., :, None] + between, -2) + here)
-        return (following, log_scale + shift), message
+        message, _ = _scaled(prediction + here)
+        return combine(message[..., :, None] + between, -2), prediction
 
-    potentials = jnp.moveaxis(unary[..., 1:, :], -2, 0), jnp.moveaxis(pair, -3, 0)
-    (last, log_scale), messages = jax.lax.scan(step, scaled(unary[..., 0, :]), potentials)
-    return messages, last, log_scale
+    # One array a time and nothing else: all that can be had from it outside is several times dearer in the recursion.
+    potentials = jnp.moveaxis(unary[..., :-1, :], -2, 0), jnp.moveaxis(pair, -3, 0)
+    last, predictions = jax.lax.scan(step, jnp.zeros_like(unary[..., 0, :]), potentials)
+    return jnp.moveaxis(jnp.concatenate([predictions, last[None]]), 0, -2)
+
+
+def _scaled(messages: Float[Array, "*batch k"]) -> tuple[Float[Array, "*batch k"], Float[Array, "*batch"]]:
+    """Messages less their largest entry, and that."""
+    # The shift is added again in the end: nothing depends on it, so neither does the gradient.
+    shift = jax.lax.stop_gradient(messages.max(-1))
+    return messages - shift[..., None], shift
+
+
+def _given_following(natural: Natural) -> tuple[Float[Array, "*batch k"], Float[Array, "*batch steps k k"]]:
+    """The log-probabilities of the last state, and of each other given the one after it (columns)."""
+    predictions = _predictions(natural, jax.nn.logsumexp)
+    messages, _ = _scaled(natural["onehot"] + predictions)
+    # No term of a sum is above the sum, whatever the rounding of large potentials.
+    log_conditional = messages[..., :-1, :, None] + natural["pair"] - predictions[..., 1:, None, :]
+    return jax.nn.log_softmax(messages[..., -1, :], -1), log_conditional
 
 
 def _backward(
-    messages: Float[Array, "steps *batch k"],
-    last: Float[Array, "*batch k"],
+    messages: Float[Array, "*batch time k"],
     pair: Float[Array, "*batch steps k k"],
     key: Array,
     choose: Callable[[Array, Array], Array],
@@ -143,7 +148,8 @@ def _backward(
         state = choose(message + column, key)
         return state, state
 
-    final = choose(last, key_last)
-    inputs = messages, jnp.moveaxis(pair, -3, 0), jax.random.split(key_rest, len(messages))
+    final = choose(messages[..., -1, :], key_last)
+    steps = jnp.moveaxis(messages[..., :-1, :], -2, 0)
+    inputs = steps, jnp.moveaxis(pair, -3, 0), jax.random.split(key_rest, len(steps))
     _, states = jax.lax.scan(step, final, inputs, reverse=True)
     return jnp.moveaxis(jnp.concatenate([states, final[None]]), 0, -1)

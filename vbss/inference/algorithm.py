@@ -1,7 +1,7 @@
 """What an algorithm of inference is: a state, a step and a rule to stop; the loop belongs to `fit`."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from vbss.errors import InputError
 from vbss.inference.stopping import StoppingRule
-from vbss.posterior import AbstractPosterior
+from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
 
 Start = Mapping[str, Array] | AbstractPosterior | None
@@ -29,6 +29,9 @@ class Algorithm(eqx.Module):
     def default_steps(self) -> int:
         """How many steps `fit` takes at most where it is not told."""
         return 200
+
+    moves_on: ClassVar[bool] = True
+    """Whether a state may be gone on from with other data; if not, its posterior is a start."""
 
     judges_end: ClassVar[bool] = True
     """Whether the bound of the final state is asked for, at the cost of one more step."""
@@ -63,11 +66,19 @@ class Algorithm(eqx.Module):
 
     @abstractmethod
     def step(self, model: Model, state: Any, data: tuple, constants: Any) -> tuple[Model, Any, Float[Array, ""]]:
-        """One step, a pure function of pytrees: the new model and state, and the bound of the state it began with."""
+        """One step, a pure function of pytrees: the new model and state, and the bound of the state it began with.
+
+        Where data are taken in part or latents are drawn, it is an estimate, or what is climbed in the bound's place.
+        """
 
     @abstractmethod
     def posterior(self, model: Model, state: Any, data: tuple) -> AbstractPosterior:
         """What is known of the latent sites in this state."""
+
+
+def names_of(frozen: str | Iterable[str]) -> tuple[str, ...]:
+    """Names as a tuple; a lone name is one name."""
+    return (frozen,) if isinstance(frozen, str) else tuple(frozen)
 
 
 def check_frozen(frozen: tuple[str, ...], model: Model, points: Mapping[str, Any]) -> None:

@@ -24,8 +24,8 @@ from vbss.expectation import Observations
 from vbss.factors import Factor, StatisticsFactor, Values
 from vbss.families import statistics_family
 from vbss.kinds import Kind
-from vbss.posterior import Posterior
-from vbss.probes import is_proven, probe
+from vbss.posteriors import Posterior
+from vbss.probes import elsewhere, is_proven, probe
 from vbss.program import Given, Model, unexpanded, unmasked
 
 
@@ -76,18 +76,17 @@ class Collapsed(eqx.Module):
         """log p(y, values), exact and differentiable to any order."""
         return _log_density(self, dict(values), observations)
 
-    def responsibilities(self, values: Mapping[str, Array], observations: Observations) -> dict[str, Array]:
-        """The discrete latents' probabilities given the continuous ones, (*shape, K)."""
-        factors = self.conditional(values, observations).factors
-        return {name: state_probabilities(factor, name) for name, factor in factors.items()}
-
-    def sample(self, values: Mapping[str, Array], observations: Observations, key: Array) -> Values:
-        """A joint draw of the discrete latents given the continuous ones."""
-        drawn: Values = {}
-        for factor in self.conditional(values, observations).factors.values():
+    def discrete(
+        self, values: Mapping[str, Array], observations: Observations, key: Array
+    ) -> tuple[Values, dict[str, Array]]:
+        """A joint draw of the discrete latents given the continuous ones, and their states' probabilities, last."""
+        states: Values = {}
+        probabilities = {}
+        for name, factor in self.conditional(values, observations).factors.items():
             key, key_factor = jax.random.split(key)
-            drawn |= factor.sample(key_factor)
-        return drawn
+            states |= {site: state.astype(jnp.int32) for site, state in factor.sample(key_factor).items()}
+            probabilities[name] = state_probabilities(factor, name)
+        return states, probabilities
 
     def initial(self, key: Array) -> Values:
         """Random values of the continuous latents: uniform on (-2, 2) in unconstrained coordinates."""
@@ -276,15 +275,16 @@ def _interactions(
 ) -> dict[str, dict[str, Float[Array, ""]]]:
     """How far the coefficients of each discrete latent move, relative to their size, when another's state does."""
     names = list(collapsed.factors)
+    # All else at random, so that no special value hides a product.
+    model, others = elsewhere(collapsed.model, collapsed.at(values), key)
     found: dict[str, dict[str, Array]] = {}
     for number, first in enumerate(names):
         found[first] = {}
         for second in names[number + 1 :]:
             natural = []
             for key_state in jax.random.split(key):
-                moved = collapsed.at(values)
-                moved = moved.with_factor(second, moved.factors[second].perturbed(key_state))
-                objective = expectation.block_objective(collapsed.model, moved, collapsed.data, first, observations)
+                moved = others.with_factor(second, others.factors[second].perturbed(key_state))
+                objective = expectation.block_objective(model, moved, collapsed.data, first, observations)
                 natural.append(moved.factors[first].update(objective).canonical())
             changes = jax.tree.leaves(jax.tree.map(_relative_change, *natural))
             found[first][second] = jnp.stack(changes).max()

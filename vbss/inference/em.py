@@ -16,9 +16,9 @@ from vbss import expectation
 from vbss.errors import InputError
 from vbss.expectation import Observations
 from vbss.factorization import Blocks, default_posterior, initial_posterior, named_blocks
-from vbss.inference.algorithm import Algorithm, check_frozen
+from vbss.inference.algorithm import Algorithm, check_frozen, names_of
 from vbss.inference.stopping import Monotone
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 from vbss.probes import is_proven, probe
 from vbss.program import Model
 
@@ -65,8 +65,8 @@ class EM(Algorithm):
         self.tolerance = tolerance
         self.updates = updates
         self.blocks = named_blocks(blocks)
-        self.at_mode = None if at_mode is None else tuple(at_mode)
-        self.frozen = tuple(frozen)
+        self.at_mode = None if at_mode is None else names_of(at_mode)
+        self.frozen = names_of(frozen)
         self.probes = probes
 
     @property
@@ -84,7 +84,8 @@ class EM(Algorithm):
             chosen = {name: jnp.asarray(value) for name, value in chosen.items()}
             posterior = initial_posterior(model, data, key_posterior, chosen, self.blocks, self.at_mode)
         check_frozen(self.frozen, model, posterior.points)
-        if not is_proven(model) if self.probes is None else self.probes:
+        is_proved = is_proven(model) and self._is_own(model)
+        if not is_proved if self.probes is None else self.probes:
             probe(model, posterior, data, key_probe, self._derived(model, posterior))
         return posterior
 
@@ -95,6 +96,7 @@ class EM(Algorithm):
         key = jax.random.key(0)
         expected = eqx.filter_eval_shape(default_posterior, model, data, key, self.blocks, self.at_mode)
         _check_layout(state, expected)
+        check_frozen(self.frozen, model, state.points)
 
     def constants(self, model, state, data):
         return _observe(model, state, data)
@@ -127,10 +129,13 @@ class EM(Algorithm):
         closed = self.closed_forms(model)
         return tuple(block for block in self.schedule(model, posterior) if block not in closed)
 
+    def _is_own(self, model: Model) -> bool:
+        """Whether the factorisation is the model's."""
+        return self.blocks in (None, model.blocks) and self.at_mode in (None, model.at_mode)
+
     def closed_forms(self, model: Model) -> dict[str, Any]:
         """The hand-derived updates that are used: those of the model, for its own factorisation."""
-        is_own = self.blocks in (None, model.blocks) and self.at_mode in (None, model.at_mode)
-        return dict(model.closed_forms()) if is_own and self.updates != "derived" else {}
+        return dict(model.closed_forms()) if self._is_own(model) and self.updates != "derived" else {}
 
     def sweep(
         self, model: Model, posterior: Posterior, data: tuple, observations: Observations

@@ -1,6 +1,7 @@
 """The one loop: compiled once per shape, run in chunks of steps."""
 
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbss.context import relaxed_promotion
 from vbss.errors import InputError, whole_number
 from vbss.inference.algorithm import Algorithm
 from vbss.inference.checkpoint import read_checkpoint
 from vbss.inference.em import EM
 from vbss.inference.solution import Solution, Status
-from vbss.posterior import AbstractPosterior
+from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
 from vbss.storage import save
 
@@ -67,24 +69,52 @@ def fit(
         )
     max_steps = algorithm.default_steps if max_steps is None else whole_number("max_steps", max_steps, 0)
     arguments = prepare(model, data)
-    key = jax.random.key(0) if key is None else key
+    key = _checked_key(key)
     earlier = _Earlier(np.zeros(0), 0)
     resumed = None if checkpoint is None else read_checkpoint(checkpoint, model)
     if resumed is not None:
+        if not algorithm.owns(resumed.state["algorithm"]):
+            raise InputError(
+                f"checkpoint: {checkpoint} holds a run of another algorithm than {type(algorithm).__name__}"
+            )
+        if resumed.state["data"] != _fingerprint(arguments):
+            raise InputError(f"checkpoint: {checkpoint} holds a run on other data")
         if resumed.status in (Status.converged, Status.bound_decreased, Status.nonfinite):
             return resumed
         start, earlier = resumed, _Earlier(resumed.elbo[: resumed.num_steps], resumed.num_steps)
     if isinstance(start, Solution):
+        _check_model(model, start.model)
         model = start.model
-        if start.state is not None and algorithm.owns(start.state["algorithm"]):
+        is_same = start.state is not None and start.state["data"] == _fingerprint(arguments)
+        if start.state is not None and algorithm.owns(start.state["algorithm"]) and (is_same or algorithm.moves_on):
             state, memory = start.state["algorithm"], start.state["rule"]
             algorithm.check_state(model, state, arguments)
-            # Without a checkpoint the data may be others, whose bound is not to be compared.
-            memory = memory if resumed is not None else algorithm.rule.resumed(memory, _real_dtype(arguments))
+            if resumed is None:
+                memory = algorithm.rule.resumed(memory, _real_dtype(arguments))
             return _run(model, state, memory, arguments, algorithm, max_steps, earlier, progress, checkpoint)
         start = start.posterior
     state = algorithm.begin(model, arguments, start, key)
     return _run(_strong(model), _strong(state), None, arguments, algorithm, max_steps, earlier, progress, checkpoint)
+
+
+def _check_model(model: Model, begun: Model) -> None:
+    """Raise ValueError where a solution to start from is of another model."""
+    own, other = ([leaf.shape for leaf in jax.tree.leaves(m) if eqx.is_array(leaf)] for m in (model, begun))
+    if type(begun) is not type(model) or own != other:
+        raise InputError(
+            f"start: the solution is of a {type(begun).__name__} with arrays of shapes {other}, the model is a "
+            f"{type(model).__name__} with {own}"
+        )
+
+
+def _checked_key(key: Any) -> Array:
+    if key is None:
+        return jax.random.key(0)
+    is_typed = eqx.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+    is_old = eqx.is_array(key) and key.dtype == jnp.uint32 and key.ndim == 1
+    if not (is_typed or is_old):
+        raise InputError(f"key must be one JAX random key, as jax.random.key(0) is, got {type(key).__name__}")
+    return key
 
 
 def prepare(model: Model, data: Any) -> tuple:
@@ -93,7 +123,8 @@ def prepare(model: Model, data: Any) -> tuple:
     Raises:
         ValueError: otherwise, naming the argument.
     """
-    arguments = tuple(jax.tree.map(_array, argument) for argument in (data if isinstance(data, tuple) else (data,)))
+    given = data if isinstance(data, tuple) else (data,)
+    arguments = tuple(jax.tree.map(_array, np.asarray(a) if isinstance(a, list) else a) for a in given)
     leaves = jax.tree.leaves(arguments)
     is_finite = np.asarray(_are_finite(leaves))
     for position, leaf in enumerate(leaves):
@@ -101,10 +132,15 @@ def prepare(model: Model, data: Any) -> tuple:
             raise InputError(f"data: argument {position} is empty, its shape is {leaf.shape}")
         if not is_finite[position]:
             raise InputError(f"data: argument {position} of shape {leaf.shape} holds infinite or nan values")
-    for name in model.parameter_kinds():
+    for name, kind in model.parameter_kinds().items():
         value = getattr(model, name)
         if not eqx.is_inexact_array(value) or jnp.iscomplexobj(value) or bool(jnp.isnan(value).any()):
-            raise InputError(f"{type(model).__name__}.{name} must be an array of real floating numbers without nan")
+            raise InputError(
+                f"{type(model).__name__}.{name} must be an array of real floating numbers without nan, got {value!r}"
+            )
+        with relaxed_promotion():
+            if not bool(jnp.all(kind.support(value))):
+                raise InputError(f"{type(model).__name__}.{name} must be {kind.support} as its kind is, got {value!r}")
     model.validate(*arguments)
     return arguments
 
@@ -153,11 +189,14 @@ def _run(
     memory = algorithm.rule.begin(_real_dtype(data)) if memory is None else memory
     done, status = earlier.num_steps, Status.running
     constants = algorithm.constants(model, state, data)
-    saved = perf_counter()
+    fingerprint = _fingerprint(data)
+    saved, told = perf_counter(), -_SECONDS
 
     def solution(status: Status) -> Solution:
+        elbo = np.concatenate(bounds) if bounds else np.zeros(0)
+        going_on = {"algorithm": state, "rule": memory, "data": fingerprint}
         posterior = algorithm.posterior(model, state, data)
-        return Solution(model, posterior, np.concatenate(bounds), status, done, {"algorithm": state, "rule": memory})
+        return Solution(model, posterior, elbo, status, done, going_on)
 
     try:
         while status is Status.running and done < max_steps:
@@ -170,8 +209,10 @@ def _run(
             done, status = done + int(count), Status(int(code))
             seconds_per_step = (perf_counter() - started) / int(count)
             chunk = int(np.clip(_SECONDS / seconds_per_step, 1, _LONGEST_CHUNK))
-            if progress is not None:
+            is_over = status is not Status.running or done >= max_steps
+            if progress is not None and (is_over or perf_counter() - told > _SECONDS):
                 progress(done, max_steps, float(bounds[-1][-1]))
+                told = perf_counter()
             if checkpoint is not None and perf_counter() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                 save(checkpoint, solution(status))
                 saved = perf_counter()
@@ -192,6 +233,15 @@ def _run(
     if checkpoint is not None:
         save(checkpoint, result)
     return result
+
+
+def _fingerprint(data: tuple) -> str:
+    """What tells data from others."""
+    digest = blake2b(digest_size=16)
+    for leaf in jax.tree.leaves(data):
+        digest.update(f"{leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
 
 
 def _real_dtype(data: tuple) -> jnp.dtype:
@@ -237,4 +287,4 @@ def _chunk(
 
 
 def _size(data: tuple) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(data) if eqx.is_inexact_array(leaf))
+    return sum(leaf.size for leaf in jax.tree.leaves(data) if jnp.issubdtype(leaf.dtype, jnp.number))

@@ -64,6 +64,7 @@ class MCMC(Algorithm):
     frozen: tuple[str, ...] = eqx.field(static=True)
 
     judges_end = False
+    moves_on = False
 
     def __init__(
         self,

@@ -5,12 +5,13 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int
 from numpyro.primitives import Messenger
 
 from vbss.errors import InputError
 from vbss.expectation import trace_of
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 from vbss.program import Model
 
 
@@ -29,23 +30,28 @@ class PlateScale(Messenger):
 class Weighted(Model):
     """A model whose sites inside a plate count several times: the whole data as a minibatch stands for them."""
 
-    inner: Model
-    plate: str = eqx.field(static=True)
-    scale: float = eqx.field(static=True)
+    # Names that no model's parameters have.
+    _model: Model
+    _plate: str = eqx.field(static=True)
+    _weight: float = eqx.field(static=True)
 
     def __call__(self, *data):
-        return PlateScale(self.inner, self.plate, self.scale)(*data)
+        return PlateScale(self._model, self._plate, self._weight)(*data)
+
+    @property
+    def unweighted(self) -> Model:
+        return self._model
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.inner, name)
+        return getattr(self._model, name)
 
     def parameter_kinds(self):
-        return self.inner.parameter_kinds()
+        return self._model.parameter_kinds()
 
     def replace(self, **fields):
-        return Weighted(self.inner.replace(**fields), self.plate, self.scale)
+        return Weighted(self._model.replace(**fields), self._plate, self._weight)
 
 
 def plate_size(model: Model, posterior: Posterior, data: tuple, plate: str) -> int:
@@ -73,12 +79,22 @@ def local_blocks(model: Model, posterior: Posterior, data: tuple, plate: str) ->
         for name, site in trace.items()
         if site["type"] == "sample" and any(frame.name == plate for frame in site["cond_indep_stack"])
     }
-    return tuple(key for key, factor in posterior.factors.items() if set(factor.sites) & inside)
+    found = []
+    for key, factor in posterior.factors.items():
+        if set(factor.sites) <= inside:
+            found.append(key)
+        elif set(factor.sites) & inside:
+            raise InputError(f"plate: factor {key!r} joins sites inside and outside of plate {plate!r}")
+    return tuple(found)
 
 
-def check_plate(model: Model, posterior: Posterior, data: tuple, plate: str) -> None:
+def check_plate(model: Model, posterior: Posterior, data: tuple, plate: str, batch_size: int) -> None:
     """Raise InputError where data and factors cannot be cut along the first axis for this plate."""
     size = plate_size(model, posterior, data, plate)
+    if batch_size > size:
+        raise InputError(
+            f"NaturalGradient: batch_size must be at most {size}, the size of plate {plate!r}, got {batch_size}"
+        )
     if not any(leaf.shape[:1] == (size,) for leaf in jax.tree.leaves(data)):
         raise InputError(
             f"plate: no argument of the program has the {size} elements of plate {plate!r} on its first axis"
@@ -92,6 +108,17 @@ def check_plate(model: Model, posterior: Posterior, data: tuple, plate: str) -> 
                     f"plate: factor {block!r} does not have plate {plate!r} on the first axis of its arrays (one has "
                     f"shape {leaf.shape}): only the outermost plate can be cut, with the states of indicators last"
                 )
+    taken = jnp.arange(batch_size)
+    local = local_blocks(model, posterior, data, plate)
+    try:
+        found = plate_size(model, cut_factors(posterior, local, taken), cut(data, taken, size), plate)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"plate: the program cannot be run on {batch_size} of the {size} elements: {error}") from error
+    if found != batch_size:
+        raise InputError(
+            f"plate: {plate!r} has the size {found} for a minibatch of {batch_size}: take its size from the data, as "
+            "numpyro.plate(name, y.shape[0]) does"
+        )
 
 
 def cut(data: tuple, taken: Int[Array, " batch"], size: int) -> tuple:

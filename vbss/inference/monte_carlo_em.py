@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vbss import expectation
-from vbss.errors import InputError, whole_number
+from vbss.errors import whole_number
 from vbss.factors import Factor, Values
-from vbss.inference.algorithm import Algorithm, check_frozen
+from vbss.inference.algorithm import Algorithm, check_frozen, names_of
 from vbss.inference.nuts import NUTS, Chains
+from vbss.inference.step_size import StepSize, stepped
 from vbss.inference.stopping import Steady
 from vbss.inference.unconstrained import (
     Unconstrained,
@@ -60,7 +61,7 @@ class MonteCarloEM(Algorithm):
 
     Continuous latents are drawn by NumPyro's No-U-Turn sampler from their exact posterior, discrete ones are summed out
     exactly; without continuous latents this is exact EM. Step n gives the draws of now the weight rho_n = step_size (1
-    + n / delay)^-forgetting, and those of all steps before the rest.
+    + n / delay)^-forgetting, and those of all steps before the rest (in the coefficients of the unknowns' statistics).
 
     `solution.elbo` holds the log density of the chains' positions, their mean, in unconstrained coordinates: no bound,
     but steady when the parameters are. Without continuous latents it is the log likelihood. `solution.posterior` is a
@@ -68,7 +69,7 @@ class MonteCarloEM(Algorithm):
     continuous latents the exact `Posterior`.
 
     Args:
-        num_samples: parallel chains, each of which gives a draw to every E-step.
+        num_chains: parallel chains, each of which gives a draw to every E-step.
         num_kernel_steps: transitions of a chain between two draws.
         step_size, delay, forgetting: of rho_n, in (0, 1], > 0, and 0 or in (0.5, 1]. A constant weight ends in a noise
             floor.
@@ -76,7 +77,7 @@ class MonteCarloEM(Algorithm):
         frozen: parameters and points that stay as they are.
     """
 
-    num_samples: int = eqx.field(static=True)
+    num_chains: int = eqx.field(static=True)
     num_kernel_steps: int = eqx.field(static=True)
     step_size: float = eqx.field(static=True)
     delay: float = eqx.field(static=True)
@@ -87,31 +88,34 @@ class MonteCarloEM(Algorithm):
 
     def __init__(
         self,
-        num_samples: int = 10,
+        num_chains: int = 10,
         *,
         num_kernel_steps: int = 1,
         step_size: float = 1.0,
         delay: float = 20.0,
         forgetting: float = 0.8,
-        tolerance: float = 1e-4,
+        tolerance: float = 1e-3,
         window: int = 50,
         frozen: Iterable[str] = (),
     ):
-        if not 0 < step_size <= 1:
-            raise InputError(f"MonteCarloEM: step_size must be in (0, 1], got {step_size}")
-        if not delay > 0:
-            raise InputError(f"MonteCarloEM: delay must be positive, got {delay}")
-        if not (forgetting == 0 or 0.5 < forgetting <= 1):
-            raise InputError(f"MonteCarloEM: forgetting must be 0 or in (0.5, 1], got {forgetting}")
-        self.num_samples = whole_number("MonteCarloEM: num_samples", num_samples, 1)
+        self.num_chains = whole_number("MonteCarloEM: num_chains", num_chains, 1)
         self.num_kernel_steps = whole_number("MonteCarloEM: num_kernel_steps", num_kernel_steps, 1)
         self.step_size, self.delay, self.forgetting = step_size, delay, forgetting
         self.tolerance, self.window = tolerance, window
-        self.frozen = tuple(frozen)
+        self.frozen = names_of(frozen)
+        _ = self._steps, self.rule  # which check their settings
+
+    @property
+    def default_steps(self):
+        return 500
 
     @property
     def rule(self):
         return Steady(self.tolerance, self.window)
+
+    @property
+    def _steps(self) -> StepSize:
+        return StepSize("MonteCarloEM", self.step_size, self.delay, self.forgetting)
 
     @property
     def _kernel(self) -> NUTS:
@@ -125,7 +129,7 @@ class MonteCarloEM(Algorithm):
         posterior = collapsed.at(collapsed.initial(key_probe))
         if not is_proven(model):
             probe(model, posterior, data, key_probe, self._unknowns(model, target))
-        chains = starting_chains(self._kernel, target, start, self.num_samples, key_chains) if target.size else None
+        chains = starting_chains(self._kernel, target, start, self.num_chains, key_chains) if target.size else None
         shapes = eqx.filter_eval_shape(self._coefficients, model, target, data, chains)
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         return MonteCarloEMState(chains, collapsed.points, zeros, jnp.int32(0), key)
@@ -133,7 +137,7 @@ class MonteCarloEM(Algorithm):
     def owns(self, state):
         if not isinstance(state, MonteCarloEMState):
             return False
-        return state.chains is None or state.chains.z.shape[0] == self.num_samples
+        return state.chains is None or state.chains.z.shape[0] == self.num_chains
 
     def constants(self, model, state, data):
         return unconstrained(model, data, state.points, jax.random.key(0), probes=False)
@@ -146,7 +150,7 @@ class MonteCarloEM(Algorithm):
         else:
             chains = self._kernel.moved(target.log_density, state.chains)
             bound = -chains.potential_energy.mean()
-            rho = self.step_size * (1 + state.num_steps.astype(bound.dtype) / self.delay) ** -self.forgetting
+            rho = self._steps.at(state.num_steps, bound.dtype)
             chains, _ = jax.lax.scan(
                 lambda c, _: (self._kernel.draw(target.log_density, c), None), chains, None, self.num_kernel_steps
             )
@@ -155,12 +159,9 @@ class MonteCarloEM(Algorithm):
         points = dict(target.collapsed.points)
         for block in self._unknowns(model, target):
             kind, value, objective = _unknown(model, target.at(model, points), data, block, values, factors)
-            if isinstance(kind, ReadKind):
-                weighted = _towards(coefficients[block], kind.coefficients(objective, value), rho)
-                coefficients[block], value = weighted, kind.mode(weighted, value)
-            else:
-                ends = kind.unconstrain(value), kind.unconstrain(kind.maximize(objective, value))
-                value = kind.constrain(_towards(*ends, rho))
+            value, average = stepped(kind, objective, value, coefficients.get(block), rho)
+            if average is not None:
+                coefficients[block] = average
             if block in points:
                 points[block] = value
             else:
@@ -220,14 +221,6 @@ def _unknown(
         return jax.vmap(lambda _, draw: of_draw(draw)[2](value))(jnp.arange(size), (values, factors)).mean()
 
     return kind, value, objective
-
-
-def _towards(here: Any, there: Any, rho: Float[Array, ""]) -> Any:
-    def step(a: Array, b: Array) -> Array:
-        weight = rho.astype(a.dtype)
-        return (1 - weight) * a + weight * b
-
-    return jax.tree.map(step, here, there)
 
 
 @eqx.filter_jit

@@ -12,17 +12,18 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from vbss import expectation
-from vbss.errors import InputError
+from vbss.errors import InputError, whole_number
 from vbss.factorization import Blocks
 from vbss.inference.algorithm import Algorithm
 from vbss.inference.em import EM
 from vbss.inference.minibatch import Weighted, check_plate, cut, cut_factors, local_blocks, plate_size, put_back
+from vbss.inference.step_size import StepSize, stepped, towards
 from vbss.inference.stopping import Plateau
 from vbss.kinds import ReadKind
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 from vbss.program import Model
 
 
@@ -45,15 +46,16 @@ class NaturalGradientState(eqx.Module):
 class NaturalGradient(Algorithm):
     """Steps of size rho towards every block's optimum, from all data or from random minibatches of a plate.
 
-    Factors of latents inside the plate are set to their optimum for the minibatch; factors outside and parameters take
-    a step of rho_n = step_size (1 + n / delay)^-forgetting. With step_size 1, forgetting 0 and no plate this is `EM`.
+    Factors of latents inside the plate are set to their optimum for the minibatch; factors outside and running
+    coefficients of the parameters take a step of rho_n = step_size (1 + n / delay)^-forgetting. Without a plate, as it
+    stands, this is `EM`; its bound is judged as a noisy one.
 
     Args:
         batch_size: elements of the plate in a minibatch; None takes all.
         plate: name of the plate; every argument of the program whose first axis has the plate's size is cut along it,
             so the plate must be outermost and its elements independent given the sites outside it.
-        step_size, delay, forgetting: of rho_n, in (0, 1], > 0, and 0 or in (0.5, 1]. A constant step ends in a noise
-            floor.
+        step_size, delay, forgetting: of rho_n, in (0, 1], > 0, and 0 or in (0.5, 1]; by default steps shrink with
+            minibatches (0.7) and not without (0). A constant step ends in a noise floor.
         local_sweeps: passes over the factors inside the plate for one minibatch.
         tolerance, window: of the `Plateau` at which the noisy bound is taken to have ended.
         blocks, at_mode, frozen, probes: as for `EM`.
@@ -78,10 +80,10 @@ class NaturalGradient(Algorithm):
         plate: str | None = None,
         *,
         step_size: float = 1.0,
-        delay: float = 1.0,
-        forgetting: float = 0.7,
+        delay: float = 10.0,
+        forgetting: float | None = None,
         local_sweeps: int = 1,
-        tolerance: float = 1e-4,
+        tolerance: float = 1e-3,
         window: int = 50,
         blocks: Iterable[Iterable[str]] | None = None,
         at_mode: Iterable[str] | None = None,
@@ -90,25 +92,24 @@ class NaturalGradient(Algorithm):
     ):
         if (batch_size is None) != (plate is None):
             raise InputError("NaturalGradient: batch_size and plate belong together: give both or none")
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"NaturalGradient: batch_size must be at least 1, got {batch_size}")
-        if not 0 < step_size <= 1:
-            raise InputError(f"NaturalGradient: step_size must be in (0, 1], got {step_size}")
-        if not delay > 0:
-            raise InputError(f"NaturalGradient: delay must be positive, got {delay}")
-        if not (forgetting == 0 or 0.5 < forgetting <= 1):
-            raise InputError(f"NaturalGradient: forgetting must be 0 or in (0.5, 1], got {forgetting}")
-        if local_sweeps < 1:
-            raise InputError(f"NaturalGradient: local_sweeps must be at least 1, got {local_sweeps}")
+        if batch_size is not None:
+            whole_number("NaturalGradient: batch_size", batch_size, 1)
         self.batch_size, self.plate = batch_size, plate
-        self.step_size, self.delay, self.forgetting = step_size, delay, forgetting
-        self.local_sweeps, self.tolerance, self.window = local_sweeps, tolerance, window
+        self.step_size, self.delay = step_size, delay
+        self.forgetting = (0.0 if plate is None else 0.7) if forgetting is None else forgetting
+        self.local_sweeps = whole_number("NaturalGradient: local_sweeps", local_sweeps, 1)
+        self.tolerance, self.window = tolerance, window
+        _ = self._steps, self.rule  # which check their settings
         em = EM(blocks=blocks, at_mode=at_mode, frozen=frozen)
         self.blocks, self.at_mode, self.frozen, self.probes = em.blocks, em.at_mode, em.frozen, probes
 
     @property
     def rule(self):
         return Plateau(self.tolerance, self.window)
+
+    @property
+    def _steps(self) -> StepSize:
+        return StepSize("NaturalGradient", self.step_size, self.delay, self.forgetting)
 
     @property
     def default_steps(self):
@@ -123,7 +124,8 @@ class NaturalGradient(Algorithm):
         key, key_start = jax.random.split(key)
         posterior = self._ascent.begin(model, data, start, key_start)
         if self.plate is not None:
-            check_plate(model, posterior, data, self.plate)
+            assert self.batch_size is not None
+            check_plate(model, posterior, data, self.plate, self.batch_size)
         zeros = jax.tree.map(
             lambda a: jnp.zeros(a.shape, a.dtype), eqx.filter_eval_shape(_coefficients, model, posterior, data)
         )
@@ -141,7 +143,8 @@ class NaturalGradient(Algorithm):
     def step(self, model, state, data, constants):
         key, key_batch = jax.random.split(state.key)
         whole, local, weight, batch, taken = state.posterior, (), 1.0, data, None
-        if self.plate is not None and self.batch_size is not None:
+        if self.plate is not None:
+            assert self.batch_size is not None
             size = plate_size(model, whole, data, self.plate)
             local, weight = local_blocks(model, whole, data, self.plate), size / self.batch_size
             taken = jax.random.randint(key_batch, (self.batch_size,), 0, size)
@@ -155,7 +158,7 @@ class NaturalGradient(Algorithm):
         bound = expectation.expected_log_joint(weighted, posterior, batch, observations)
         for key_factor, factor in posterior.factors.items():
             bound = bound + (weight if key_factor in local else 1.0) * factor.entropy()
-        rho = self.step_size * (1 + state.num_steps.astype(bound.dtype) / self.delay) ** -self.forgetting
+        rho = self._steps.at(state.num_steps, bound.dtype)
         coefficients = dict(state.coefficients)
         for block in self._ascent.schedule(model, posterior):
             if block in local:
@@ -163,26 +166,19 @@ class NaturalGradient(Algorithm):
             if block in posterior.factors:
                 objective = expectation.block_objective(weighted, posterior, batch, block, observations)
                 factor = posterior.factors[block]
-                stepped = _towards(factor.canonical(), factor.update(objective).canonical(), rho)
-                posterior = posterior.with_factor(block, factor.with_natural(stepped))
+                natural = towards(factor.canonical(), factor.update(objective).canonical(), rho)
+                posterior = posterior.with_factor(block, factor.with_natural(natural))
                 continue
             kind, value, objective = expectation.unknown_objective(weighted, posterior, batch, block, observations)
-            if isinstance(kind, ReadKind):
-                coefficients[block] = _towards(coefficients[block], kind.coefficients(objective, value), rho)
-                value = kind.mode(coefficients[block], value)
-            else:
-                ends = kind.unconstrain(value), kind.unconstrain(kind.maximize(objective, value))
-                value = kind.constrain(_towards(*ends, rho))
+            value, average = stepped(kind, objective, value, coefficients.get(block), rho)
+            if average is not None:
+                coefficients[block] = average
             stepped_model, posterior = expectation.with_unknown(weighted, posterior, block, value)
             assert isinstance(stepped_model, Weighted)
             weighted = stepped_model
         if taken is not None:
             posterior = put_back(whole, posterior, local, taken)
-        return weighted.inner, NaturalGradientState(posterior, coefficients, state.num_steps + 1, key), bound
-
-
-def _towards(here: Any, there: Any, rho: Float[Array, ""]) -> Any:
-    return jax.tree.map(lambda a, b: (1 - rho) * a + rho * b, here, there)
+        return weighted.unweighted, NaturalGradientState(posterior, coefficients, state.num_steps + 1, key), bound
 
 
 def _coefficients(model: Model, posterior: Posterior, data: tuple) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from vbss.posterior import AbstractPosterior
+from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ _EXPLANATIONS = {
     Status.converged: "The bound changed by less than the tolerance, or all draws were taken.",
     Status.max_steps: "Stopped at max_steps before it had converged.",
     Status.bound_decreased: (
-        "The bound fell by more than rounding: float32 is not enough, an update is wrong, or the program is outside "
+        "The bound fell by more than rounding: float32 is not enough (centre and scale the data), an update is wrong, "
+        "or the program is outside "
         "the rules of derived inference (run vbss.check_derivation)."
     ),
     Status.nonfinite: (

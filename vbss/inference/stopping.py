@@ -1,12 +1,14 @@
 """When an inference ends: rules for exact bounds and for noisy ones."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vbss.errors import InputError
 from vbss.inference.solution import Status
 
 
@@ -59,47 +61,73 @@ class Monotone(StoppingRule):
 
 
 class Plateau(StoppingRule):
-    """For noisy bounds: ends when the mean over a window is no longer above the mean over the window before.
+    """For noisy bounds: ends when it is sure that the bound gains no more than `tolerance` of its scale.
 
-    The gain counts as none if it is below `tolerance` of the bound's scale, or below two standard errors of the
-    difference: a climb slower than a window's noise is taken for its end, so a longer window climbs further. A
-    tolerance of 0 never stops.
+    The mean over the later half of all steps is compared with that over the quarter before, after 2, 4, 8, ... windows;
+    the gain and two standard errors of it (as if bounds were independent, which those of warm chains are not quite)
+    must be below `tolerance` of the scale. Where noise hides that, the run goes on to its last step: take a larger
+    tolerance, or larger minibatches. A tolerance of 0 never stops.
     """
 
-    tolerance: float = eqx.field(static=True, default=1e-4)
-    window: int = eqx.field(static=True, default=100)
+    tolerance: float = eqx.field(static=True, default=1e-3)
+    window: int = eqx.field(static=True, default=50)
 
     def __check_init__(self):
         if self.window < 2:
-            raise ValueError(f"Plateau: window must be at least 2, got {self.window}")
-        if self.tolerance < 0:
-            raise ValueError(f"Plateau: tolerance must not be negative, got {self.tolerance}")
+            raise InputError(f"window must be at least 2, got {self.window}")
+        if not self.tolerance >= 0:
+            raise InputError(f"tolerance must not be negative, got {self.tolerance}")
 
     def begin(self, dtype):
-        return jnp.zeros((2, self.window), dtype), jnp.int32(0)
+        zero = jnp.zeros((), dtype)
+        return _Segments(jnp.int32(0), jnp.int32(self.window), _Segment(zero, zero, zero), _Segment(zero, zero, zero))
 
     def judge(self, bound, memory, size):
-        bounds, count = memory
-        bounds = bounds.at[count // self.window % 2, count % self.window].set(bound)
-        count = count + 1
-        newer = (count // self.window + 1) % 2  # the window that was just filled, where one was
-        mean, variance = bounds.mean(1), bounds.var(1, ddof=1)
-        gain = jnp.where(newer == 1, mean[1] - mean[0], mean[0] - mean[1])
-        noise = 2 * jnp.sqrt(variance.sum() / self.window)
-        is_flat = self._gained(gain) < jnp.maximum(self.tolerance * _scale(bound, size), noise)
-        may_end = (count % self.window == 0) & (count >= 2 * self.window) & (self.tolerance > 0)
-        status = jnp.where(may_end & is_flat, Status.converged.value, Status.running.value)
-        return _if_finite(status, bound), (bounds, count)
+        count, end, older, newer = memory
+        count, newer = count + 1, newer.with_one_more(bound)
+        is_end = count == end
+        noise = 2 * jnp.sqrt(older.squared_error() + newer.squared_error())
+        is_flat = self._gained(newer.mean - older.mean) + noise < self.tolerance * _scale(bound, size)
+        status = jnp.where(is_end & (older.count > 0) & is_flat, Status.converged.value, Status.running.value)
+        # A segment that is over becomes the older one, and the next lasts as long as all before it.
+        older = jax.tree.map(lambda a, b: jnp.where(is_end, b, a), older, newer)
+        newer = jax.tree.map(lambda a: jnp.where(is_end, 0, a), newer)
+        return _if_finite(status, bound), _Segments(count, jnp.where(is_end, 2 * end, end), older, newer)
 
     def _gained(self, change: Array) -> Array:
         return change
 
 
 class Steady(Plateau):
-    """As `Plateau`, for what may also fall on its way: ends when the means over two windows are the same."""
+    """As `Plateau`, for what may also fall on its way: ends when the means over two segments are the same."""
 
     def _gained(self, change):
         return jnp.abs(change)
+
+
+class _Segment(NamedTuple):
+    """Running moments of the bounds of a stretch of steps."""
+
+    count: Array
+    mean: Array
+    squares: Array  # sum of squared deviations from the mean
+
+    def with_one_more(self, bound: Array) -> "_Segment":
+        count = self.count + 1
+        mean = self.mean + (bound - self.mean) / count
+        return _Segment(count, mean, self.squares + (bound - self.mean) * (bound - mean))
+
+    def squared_error(self) -> Array:
+        """The variance of the mean."""
+        count = jnp.maximum(self.count, 2)
+        return self.squares / (count * (count - 1))
+
+
+class _Segments(NamedTuple):
+    count: Array
+    end: Array  # the step at which the newer segment is over
+    older: _Segment
+    newer: _Segment
 
 
 class Completed(StoppingRule):

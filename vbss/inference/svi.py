@@ -25,13 +25,13 @@ from vbss.context import relaxed_promotion
 from vbss.errors import InputError, whole_number
 from vbss.expectation import Observations
 from vbss.factors import Values
-from vbss.guided import GuidePosterior
-from vbss.inference.algorithm import Algorithm, Start, check_frozen
+from vbss.inference.algorithm import Algorithm, Start, check_frozen, names_of
 from vbss.inference.collapsed import Collapsed, collapse, state_probabilities
 from vbss.inference.guides import Guide, check_guide, guide_draws, guide_of, is_automatic, normal_marginals
 from vbss.inference.stopping import Plateau
 from vbss.kinds import Kind
-from vbss.posterior import AbstractPosterior
+from vbss.posteriors import AbstractPosterior
+from vbss.posteriors.guided import GuidePosterior
 
 _DRAWS_OF_START = 64  # whose mean is taken where the posterior of another inference is the start
 
@@ -81,8 +81,8 @@ class SVI(Algorithm):
         optimizer: Any = None,
         *,
         num_samples: int = 1000,
-        tolerance: float = 1e-4,
-        window: int = 100,
+        tolerance: float = 1e-3,
+        window: int = 50,
         frozen: Iterable[str] = (),
     ):
         import optax  # slow to import, and the command line has no use for it
@@ -96,8 +96,12 @@ class SVI(Algorithm):
         if not isinstance(self.optimizer, optax.GradientTransformation | _NumPyroOptim | Optimizer):
             raise InputError(f"SVI: optimizer must be one of optax or NumPyro, got {type(optimizer).__name__}")
         self.num_samples = whole_number("SVI: num_samples", num_samples, 1)
-        self.tolerance, self.window, self.frozen = tolerance, window, tuple(frozen)
+        self.tolerance, self.window, self.frozen = tolerance, window, names_of(frozen)
         Plateau(tolerance, window)  # which checks both
+
+    @property
+    def default_steps(self):
+        return 5000
 
     @property
     def rule(self):
@@ -292,13 +296,8 @@ def _discrete(
     """Draws of the discrete latents given those of the continuous ones, and their averaged probabilities."""
 
     def step(total: Values, inputs: tuple[Values, Array]) -> tuple[Values, Values]:
-        values, key = inputs
-        states: Values = {}
-        for name, factor in collapsed.conditional(values, observations).factors.items():
-            key, key_factor = jax.random.split(key)
-            states |= factor.sample(key_factor)
-            total = {**total, name: total[name] + state_probabilities(factor, name)}
-        return total, states
+        states, probabilities = collapsed.discrete(inputs[0], observations, inputs[1])
+        return jax.tree.map(jnp.add, total, probabilities), states
 
     total = {name: jnp.zeros_like(state_probabilities(factor, name)) for name, factor in collapsed.factors.items()}
     total, states = jax.lax.scan(step, total, (draws, jax.random.split(key, num_samples)))

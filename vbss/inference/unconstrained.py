@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,11 +14,11 @@ from vbss.errors import InputError
 from vbss.expectation import Observations
 from vbss.factors import Values
 from vbss.inference.algorithm import Start
-from vbss.inference.collapsed import Collapsed, collapse
+from vbss.inference.collapsed import Collapsed, collapse, state_probabilities
 from vbss.inference.nuts import NUTS, Chains
-from vbss.posterior import AbstractPosterior
+from vbss.posteriors import AbstractPosterior
+from vbss.posteriors.sampled import SampledPosterior
 from vbss.program import Model
-from vbss.sampled import SampledPosterior
 
 Layout = tuple[tuple[str, tuple[int, ...], str], ...]
 
@@ -163,11 +162,7 @@ def _sampled(
 
     def of_position(position: Array, key: Array) -> tuple[Values, Values]:
         values = target.values(position)
-        probabilities, states = {}, {}
-        for name, factor in target.collapsed.conditional(values, target.observations).factors.items():
-            key, key_factor = jax.random.split(key)
-            probabilities[name] = _probabilities(name, factor)
-            states |= {site: state.astype(jnp.int32) for site, state in factor.sample(key_factor).items()}
+        states, probabilities = target.collapsed.discrete(values, target.observations, key)
         return probabilities, values | states
 
     def step(total: Values, inputs: tuple[Array, Array, Array]) -> tuple[Values, Values]:
@@ -175,14 +170,10 @@ def _sampled(
         probabilities, samples = jax.vmap(of_position)(position, key)
         return jax.tree.map(lambda t, p: t + jnp.where(index < num_kept, p.sum(0), 0), total, probabilities), samples
 
-    total = {name: jnp.zeros_like(_probabilities(name, factor)) for name, factor in target.collapsed.factors.items()}
+    factors = target.collapsed.factors.items()
+    total = {name: jnp.zeros_like(state_probabilities(factor, name)) for name, factor in factors}
     inputs = jnp.arange(draws, dtype=jnp.int32), jnp.swapaxes(positions, 0, 1), jax.random.split(key, (draws, chains))
     total, samples = jax.lax.scan(step, total, inputs)
     count = jnp.maximum(chains * num_kept, 1)
     probabilities = {name: value / count.astype(value.dtype) for name, value in total.items()}
     return {name: jnp.swapaxes(value, 0, 1) for name, value in samples.items()}, probabilities
-
-
-def _probabilities(name: str, factor: Any) -> Array:
-    """Of the states of a discrete latent, along the last axis."""
-    return jnp.moveaxis(factor.representative()[f"{name}/onehot"], factor.family.axis, -1)

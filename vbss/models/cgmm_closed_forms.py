@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from vbss.distributions import ComplexInverseWishart
 from vbss.expectation import Observations
-from vbss.posterior import Posterior
+from vbss.posteriors import Posterior
 
 _einsum = partial(jnp.einsum, precision="highest")  # a GPU's default mantissa does not survive the inversions
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
-from vbss.densities import loaded_scatter
+from vbss.densities.exponential import loaded_scatter
 from vbss.hermitian import inverse_and_log_determinant
 
 _HISTOGRAM_STEPS = 20

@@ -79,3 +79,15 @@ def is_extended(dtype: np.dtype) -> bool:
 def plain_type(dtype: np.dtype) -> np.dtype:
     """The type under which an extended type's bytes are stored."""
     return np.dtype(f"u{dtype.itemsize}")
+
+
+def classes_in(tree: Any) -> set[type]:
+    """The classes of the modules in a tree, which `load` may have to be told of."""
+    if isinstance(tree, dict):
+        return set().union(*(classes_in(item) for item in tree.values()))
+    if isinstance(tree, list | tuple) and not hasattr(tree, "_fields"):
+        return set().union(*(classes_in(item) for item in tree))
+    if sort_of(type(tree)) is None:
+        return set()
+    fields = (getattr(tree, name) for name in field_names(type(tree))) if sort_of(type(tree)) != "enum" else ()
+    return {type(tree)}.union(*(classes_in(field) for field in fields))

@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from vbss.distributions.empirical import Empirical
-from vbss.posterior import AbstractPosterior
+from vbss.posteriors.base import AbstractPosterior
 
 
 class GuidePosterior(AbstractPosterior):

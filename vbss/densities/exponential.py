@@ -10,10 +10,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 from numpyro.distributions import constraints
 
-from vbss.density import ExponentialFamily, Term
+from vbss.densities.base import ExponentialFamily, Term
+from vbss.densities.labelled import FEATURE, Labelled, union
 from vbss.distributions.constraints import complex_vector
 from vbss.hermitian import inverse_and_log_determinant, pack_outer, packed_identity, unpack
-from vbss.labelled import FEATURE, Labelled, union
 
 _SILENCE = 1e-14  # the power below which the loading of a bin sinks no further: digital silence is read as faint noise
 

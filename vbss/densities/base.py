@@ -13,7 +13,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbss.labelled import Labelled, contract, summed_product
+from vbss.densities.labelled import Labelled, contract, summed_product
 
 
 class Term(NamedTuple):

@@ -11,12 +11,12 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 
 from vbss.context import relaxed_promotion
-from vbss.density import Density
+from vbss.densities.base import Density
+from vbss.densities.labelled import Labelled, contract, summed_product
+from vbss.distributions.discrete import LOG_ZERO
 from vbss.errors import InputError
-from vbss.labelled import Labelled, contract, summed_product
 
 MAX_BYTES = 256 * 2**20
-_LOG_ZERO = -1e30  # stands for log 0: what is impossible under a state of probability 0 must count nothing
 
 
 class Expanded(Density):
@@ -159,7 +159,7 @@ class Expanded(Density):
         with relaxed_promotion():
             log_prob = jnp.asarray(self.cls(**aligned).log_prob(value))
         log_prob = log_prob.astype(self._dtype)
-        return Labelled(states + plates, jnp.where(log_prob < _LOG_ZERO, _LOG_ZERO, log_prob))
+        return Labelled(states + plates, jnp.where(log_prob < LOG_ZERO, LOG_ZERO, log_prob))
 
     def _whole_total(self, plates: str, value: Array, gates: list[Labelled], masks: list[Labelled]) -> Array:
         log_prob = self._every_state(plates, value)

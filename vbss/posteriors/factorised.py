@@ -1,7 +1,5 @@
 """The posterior of a recording: named factors, and points."""
 
-from abc import abstractmethod
-
 import equinox as eqx
 import jax
 import numpyro.distributions as dist
@@ -10,29 +8,7 @@ from jaxtyping import Array
 from vbss.context import relaxed_promotion
 from vbss.factors import Factor, Values
 from vbss.kinds import Kind
-
-
-class AbstractPosterior(eqx.Module):
-    """What every algorithm returns of the latent sites: `posterior["site"]` is a NumPyro distribution."""
-
-    @abstractmethod
-    def __getitem__(self, name: str) -> dist.Distribution | Array:
-        """The marginal of a latent site, or the array of a recording's own point."""
-
-    @abstractmethod
-    def names(self) -> set[str]:
-        """The names of all latent sites and points."""
-
-    @abstractmethod
-    def sample(self, key: Array, num_samples: int) -> Values:
-        """Joint draws {site: (num_samples, *shape)}, in the shapes of the program's sites."""
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names()
-
-    def unknown(self, name: str) -> KeyError:
-        """What to raise for a name that is not here."""
-        return KeyError(f"{name!r} is not a site of this posterior; it has {sorted(self.names())}")
+from vbss.posteriors.base import AbstractPosterior
 
 
 class Posterior(AbstractPosterior):

@@ -11,7 +11,7 @@ from numpyro import diagnostics
 
 from vbss.distributions.empirical import Empirical
 from vbss.errors import InputError
-from vbss.posterior import AbstractPosterior
+from vbss.posteriors.base import AbstractPosterior
 
 _FEWEST_DRAWS = 4  # of a chain, of which halves can be compared
 
