@@ -1,7 +1,7 @@
 """Iterations of EM as one derives and writes them by hand: the measure of what derived updates cost.
 
-Each function takes what does not change and gives a step: (state, data) -> the next state, the bound of the first. What
-can be is one product of matrices over all the data; of the packed second moments (`features`) only one triangle is kept.
+Each function takes what does not change and gives a step: (state, data) -> the next state, the bound of the first.
+Expected statistics are one product of matrices over all the data; of second moments (`features`) one triangle is kept.
 """
 
 from collections.abc import Callable
@@ -149,9 +149,11 @@ def linear_dynamical(initial_covariance: Array) -> Step:
             gap = evidence - information @ loc
             filtered = lu_solve(factors, spread)
             gain = gap @ filtered
-            log_likelihood = loc @ (evidence + gap) + gap @ gain - jnp.log(jnp.abs(jnp.diagonal(factors[0]))).sum()
+            twice_log_likelihood = (
+                loc @ (evidence + gap) + gap @ gain - jnp.log(jnp.abs(jnp.diagonal(factors[0]))).sum()
+            )
             following = transition @ (loc + gain), transition @ filtered @ transition.T + covariance
-            return following, (loc + gain, filtered, *following, log_likelihood)
+            return following, (loc + gain, filtered, *following, twice_log_likelihood)
 
         def backwards(future, inputs):
             loc, spread, predicted_loc, predicted = inputs
@@ -169,7 +171,7 @@ def linear_dynamical(initial_covariance: Array) -> Step:
         _, (means, covariances, crossed) = jax.lax.scan(backwards, last, inputs, reverse=True)
         means, covariances = jnp.concatenate([means, locs[-1:]]), jnp.concatenate([covariances, spreads[-1:]])
         quadratic = (precision * centred**2).sum() + len(y) * (log(2 * pi) - jnp.log(precision)).sum()
-        bound = log_likelihoods.sum() - 0.5 * quadratic
+        bound = 0.5 * (log_likelihoods.sum() - quadratic)
 
         spread = covariances.sum(0)
         every = means.T @ means + spread

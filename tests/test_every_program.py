@@ -200,11 +200,11 @@ def _vessl_evidence(model: VESSL, y, observed):
 
 
 _SHAPES = {
-    "gaussian mixture": [(40, 2, 3), (30, 1, 2)],
-    "student mixture": [(40, 2, 2), (30, 1, 3)],
-    "lda-cgmm": [(2, 3, 3, 2, 2), (3, 4, 4, 3, 2)],
-    "vessl": [(3, 4, 2, 2, 2), (4, 3, 3, 2, 1)],
-    "hidden markov": [(6, 2), (8, 3)],
+    "gaussian mixture": [(40, 2, 3)],
+    "student mixture": [(40, 2, 2)],
+    "lda-cgmm": [(2, 3, 3, 2, 2)],
+    "vessl": [(3, 4, 2, 2, 2)],
+    "hidden markov": [(8, 3)],
     "student mixture, learnt": [(30, 1, 2)],
     "bayesian mixture": [(20, 2, 3)],
     "factor analysis": [(12, 4, 2)],

@@ -63,7 +63,7 @@ def test_separate_a_recording(run):
 
 
 def test_define_your_own_model(run):
-    outputs, text = run("define_your_own_model.ipynb", num_points=40, mcmc_draws=60, svi_steps=400)
+    outputs, text = run("define_your_own_model.ipynb", num_points=40, mcmc_draws=60, svi_steps=1500)
     assert len(images(outputs)) == 1
     number = r"(-?\d+\.\d+) \+- \d+\.\d+"
     rows = re.findall(rf"^(\w+) +(converged|max_steps) .* {number} +{number}$", text, re.MULTILINE)

@@ -285,7 +285,7 @@ def two_given():
     [
         (lambda: numpyro.sample("x", dist.Beta(1.0, 1.0)), "latent site 'x' is Beta, which has no factor"),
         (lambda: numpyro.sample("x", dist.Categorical(logits=LOG_WEIGHTS)), "'x' is CategoricalLogits.*vbss.indicator"),
-        (lambda: numpyro.sample("x", dist.Normal(jnp.zeros(2), 1.0).to_event(1)), "latent site 'x' is Independent"),
+        (lambda: numpyro.sample("x", dist.Gamma(jnp.ones(2), 1.0).to_event(1)), "latent site 'x' is Independent"),
         (lognormal_given, "latent site 'x' is Given of LogNormal"),
         (two_given, "'a' and 'b' are both given 'z'"),
         (lambda: numpyro.param("a", jnp.ones(2)), r"param site 'a' has no kind: declare it with vbss.point"),

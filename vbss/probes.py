@@ -119,10 +119,11 @@ def _disagreements(
 
 def _change_disagreement(predicted: tuple[Array, Array], actual: tuple[Array, Array]) -> Array:
     """How far a predicted change is from the program's, relative to the larger: a step, as of argmax, has no slope."""
-    change, predicted_change = actual[1] - actual[0], predicted[1] - predicted[0]
-    values = sum(jnp.abs(value) for value in (*predicted, *actual))
-    rounding = jnp.finfo(change.dtype).eps ** 0.5 * values
-    difference = jnp.maximum(jnp.abs(change - predicted_change) - rounding, 0)
+    dtype = predicted[0].dtype
+    (first, second), (begun, ended) = predicted, (value.astype(dtype) for value in actual)
+    change, predicted_change = ended - begun, second - first
+    values = jnp.abs(first) + jnp.abs(second) + jnp.abs(begun) + jnp.abs(ended)
+    difference = jnp.maximum(jnp.abs(change - predicted_change) - jnp.finfo(dtype).eps ** 0.5 * values, 0)
     scale = jnp.maximum(jnp.abs(change), jnp.abs(predicted_change))
     return jnp.where(jnp.isfinite(difference) & (difference > 0), difference / scale, 0)
 

@@ -62,6 +62,16 @@ def test_a_checkpoint_of_another_model_is_refused(problem, tmp_path):
         vbss.fit(other, data, checkpoint=path)
 
 
+def test_a_checkpoint_of_other_data_or_another_algorithm_is_refused(problem, tmp_path):
+    model, (y,) = problem
+    path = tmp_path / "run.vbss"
+    vbss.fit(model, y, max_steps=1, checkpoint=path)
+    with pytest.raises(ValueError, match="holds a run on other data"):
+        vbss.fit(model, y + 1, checkpoint=path)
+    with pytest.raises(ValueError, match="another algorithm than NaturalGradient"):
+        vbss.fit(model, y, vbss.NaturalGradient(), checkpoint=path)
+
+
 class Inner(eqx.Module):
     scale: jax.Array
 

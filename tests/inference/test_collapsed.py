@@ -135,7 +135,7 @@ def test_given_values_the_states_have_their_conditional_probabilities():
     draws, probabilities = states["z"], probabilities["z"][0]
     np.testing.assert_allclose(probabilities, jax.nn.softmax(joint, -1), rtol=1e-10)
     error = jnp.sqrt(probabilities[:, 1] * probabilities[:, 0] / 2000)
-    assert (jnp.abs(draws.mean(0) - probabilities[:, 1]) < 5 * error + 1e-3).all()
+    assert (jnp.abs(draws.astype(float).mean(0) - probabilities[:, 1]) < 5 * error + 1e-3).all()
 
 
 def test_a_program_without_continuous_latents_has_its_likelihood():
@@ -200,3 +200,25 @@ def test_what_cannot_be_summed_out_is_refused():
         collapse(Plain(), (jnp.ones(3),), jr.key(1))
     with pytest.raises(vbss.ProgramError, match="'z'"):
         collapse(Curved(), (jnp.ones(3),), jr.key(1))
+
+
+class Coupled(vbss.Model):
+    """Two or three indicators that meet in one density, where the weight is not zero."""
+
+    weight: Annotated[Array, vbss.Numerical()]
+    num: int = eqx.field(static=True)
+
+    def __call__(self, y):
+        states = [vbss.indicator(name, jnp.log(jnp.array([0.5, 0.5]))) for name in "abc"[: self.num]]
+        sign = jnp.ones(())
+        for state in states:
+            sign = sign * (state[..., 0] - state[..., 1])
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.factor("meeting", self.weight * sign)
+        numpyro.sample("y", dist.Normal(x, 1.0).expand(y.shape).to_event(1), obs=y)
+
+
+@pytest.mark.parametrize("num", [2, 3])
+def test_latents_that_meet_only_elsewhere_are_refused(num):
+    with pytest.raises(ValueError, match="interact"):
+        collapse(Coupled(jnp.zeros(()), num), (jnp.ones(3),), jr.key(0))

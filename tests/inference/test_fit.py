@@ -1,5 +1,6 @@
 """The loop: statuses, traces, starts, interruption and resume, one compilation a shape, batches."""
 
+import sys
 from functools import partial
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 from programs import gaussian_mixture, lda_cgmm
@@ -273,3 +275,40 @@ def _recording(seed):
 
 def test_fit_is_the_packages_fit():
     assert vbss.fit is fit_function
+
+
+def test_a_start_of_another_model_and_unusable_keys_are_named(mixture):
+    model, y = mixture
+    solution = vbss.fit(model, y, max_steps=1)
+    other = GaussianMixture.init(y, 4, key=jr.key(0))
+    with pytest.raises(ValueError, match="start: the solution is of a GaussianMixture with arrays of shapes"):
+        vbss.fit(other, y, start=solution)
+    with pytest.raises(ValueError, match="key must be one JAX random key"):
+        vbss.fit(model, y, key=jnp.zeros(3))
+    with pytest.raises(ValueError, match="frozen: 'lok'"):
+        vbss.fit(model, y, vbss.EM(frozen="lok"), start=solution)
+    with pytest.raises(ValueError, match="GaussianMixture.precision must be"):
+        vbss.fit(eqx.tree_at(lambda m: m.precision, model, -model.precision), y)
+
+
+def test_a_run_that_is_interrupted_before_its_first_step(mixture, monkeypatch):
+    model, y = mixture
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[fit_function.__module__], "_chunk", interrupt)
+    solution = vbss.fit(model, y)
+    assert solution.status is vbss.Status.interrupted
+    assert solution.num_steps == 0 and solution.elbo.shape == (0,)
+
+
+def test_masked_latents_are_refused():
+    class Masked(vbss.Model):
+        def __call__(self, y):
+            with numpyro.plate("n", y.shape[0]), handlers.mask(mask=y > 0):
+                x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+                numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="'x' is masked"):
+        vbss.fit(Masked(), jnp.arange(3.0))

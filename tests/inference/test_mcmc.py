@@ -1,5 +1,6 @@
 """Draws of NUTS against closed forms, quadrature, NumPyro's own enumeration and exact posteriors; resuming; errors."""
 
+import sys
 from functools import partial
 from typing import Annotated
 
@@ -77,8 +78,9 @@ def test_posterior_gives_draws_and_a_summary(conjugate):
         posterior["men"]
 
 
-def test_resumed_is_uninterrupted(conjugate, tmp_path):
+def test_resumed_is_uninterrupted(conjugate, tmp_path, monkeypatch):
     _, infer, whole = conjugate
+    monkeypatch.setattr(sys.modules[vbss.fit.__module__], "_SECONDS_BETWEEN_REPORTS", -1.0)
 
     def interrupt(step, max_steps, bound):
         assert np.isfinite(bound)
@@ -202,3 +204,17 @@ def test_what_cannot_be_drawn_is_refused(conjugate):
         vbss.MCMC(10, 0)
     with pytest.raises(ValueError, match="target_accept"):
         vbss.MCMC(target_accept=1.0)
+
+
+def test_other_data_begin_anew():
+    class Mean(vbss.Model):
+        def __call__(self, y):
+            mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
+            with numpyro.plate("n", y.shape[0]):
+                numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    algorithm = vbss.MCMC(60, 60, num_chains=2)
+    first = vbss.fit(Mean(), jnp.full(20, -5.0), algorithm)
+    second = vbss.fit(Mean(), jnp.full(20, 5.0), algorithm, start=first)
+    assert abs(float(second.posterior["mean"].mean) - 5) < 0.3
+    assert vbss.fit(Mean(), jnp.full(20, 5.0), algorithm, max_steps=0).num_steps == 0

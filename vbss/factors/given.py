@@ -55,7 +55,7 @@ class GivenFactor(Factor):
 
     def readings(self, objective):
         def draw(key: Array) -> Array:
-            return self.family.sample(self.family.perturbed(self.natural, key), key)
+            return self.family.probed(self.natural, key)
 
         def of_probs(probs: Array) -> Array:
             return objective(self._values(probs, self.family.center(self.natural)))

@@ -74,6 +74,6 @@ def value_reading(
         of_value,
         lambda value: family.coefficients(of_value, value),
         lambda coefficients, value: family.inner(coefficients, family.statistics(family.symmetric(value))).sum(),
-        lambda key: family.sample(family.perturbed(natural, key), key),
+        lambda key: family.probed(natural, key),
         jax.eval_shape(family.log_partition, natural).ndim,
     )

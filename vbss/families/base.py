@@ -103,6 +103,10 @@ class ValueFamily(Family):
     def center(self, natural: Natural) -> Value:
         """A value in the midst of the distribution, where coefficients are read with least rounding."""
 
+    def probed(self, natural: Natural, key: Array) -> Value:
+        """A random value for probes, where coefficients can be read in single precision."""
+        return self.sample(self.perturbed(natural, key), key)
+
     def symmetric(self, value: Value) -> Value:
         """The value with the symmetries of its matrices, which derivatives with respect to it shall keep."""
         return value

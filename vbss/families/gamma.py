@@ -85,6 +85,10 @@ class Gamma(PointFamily):
     def initial(self, value):
         return {"linear": -1 / jnp.maximum(value, jnp.finfo(value.dtype).tiny), "log": jnp.zeros_like(value)}
 
+    def probed(self, natural, key):
+        # Draws near zero hide the coefficient of u behind that of log u.
+        return self.center(self.perturbed(natural, key))
+
     def points(self, natural):
         # E[u](1 +- s) has the mean of u, and of log u when log(1 - s^2) = 2 (E[log u] - log E[u]).
         log_product = 2 * digamma_minus_log(natural["log"] + 1)

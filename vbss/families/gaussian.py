@@ -86,6 +86,12 @@ class GaussianVectors(PointFamily):
         precision = jnp.broadcast_to(identity, (*vector.shape, vector.shape[-1]))
         return {"linear": vector, "precision": precision}
 
+    def probed(self, natural, key):
+        # Thrice as far out as draws lie, to meet kinks and steps that are not in the midst.
+        perturbed = self.perturbed(natural, key)
+        center, drawn = self.vector(self.center(perturbed)), self.vector(self.sample(perturbed, key))
+        return self.value(center + 3 * (drawn - center))
+
     def points(self, natural):
         # The mean +- sqrt(L) times the columns of a root of the covariance.
         mean, root = moments(natural)

@@ -26,6 +26,7 @@ Progress = Callable[[int, int, float], Any]
 _FIRST_CHUNK = 2  # steps before the first look at progress and interruption
 _LONGEST_CHUNK = 50
 _SECONDS = 0.5  # between two looks
+_SECONDS_BETWEEN_REPORTS = 0.4
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
@@ -190,7 +191,7 @@ def _run(
     done, status = earlier.num_steps, Status.running
     constants = algorithm.constants(model, state, data)
     fingerprint = _fingerprint(data)
-    saved, told = perf_counter(), -_SECONDS
+    saved, told = perf_counter(), -_SECONDS_BETWEEN_REPORTS
 
     def solution(status: Status) -> Solution:
         elbo = np.concatenate(bounds) if bounds else np.zeros(0)
@@ -210,7 +211,7 @@ def _run(
             seconds_per_step = (perf_counter() - started) / int(count)
             chunk = int(np.clip(_SECONDS / seconds_per_step, 1, _LONGEST_CHUNK))
             is_over = status is not Status.running or done >= max_steps
-            if progress is not None and (is_over or perf_counter() - told > _SECONDS):
+            if progress is not None and (is_over or perf_counter() - told > _SECONDS_BETWEEN_REPORTS):
                 progress(done, max_steps, float(bounds[-1][-1]))
                 told = perf_counter()
             if checkpoint is not None and perf_counter() - saved > _SECONDS_BETWEEN_CHECKPOINTS:

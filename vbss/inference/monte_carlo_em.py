@@ -94,7 +94,7 @@ class MonteCarloEM(Algorithm):
         step_size: float = 1.0,
         delay: float = 20.0,
         forgetting: float = 0.8,
-        tolerance: float = 1e-3,
+        tolerance: float = 3e-3,
         window: int = 50,
         frozen: Iterable[str] = (),
     ):

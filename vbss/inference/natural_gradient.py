@@ -83,7 +83,7 @@ class NaturalGradient(Algorithm):
         delay: float = 10.0,
         forgetting: float | None = None,
         local_sweeps: int = 1,
-        tolerance: float = 1e-3,
+        tolerance: float = 3e-3,
         window: int = 50,
         blocks: Iterable[Iterable[str]] | None = None,
         at_mode: Iterable[str] | None = None,

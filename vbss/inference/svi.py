@@ -81,7 +81,7 @@ class SVI(Algorithm):
         optimizer: Any = None,
         *,
         num_samples: int = 1000,
-        tolerance: float = 1e-3,
+        tolerance: float = 3e-3,
         window: int = 50,
         frozen: Iterable[str] = (),
     ):
