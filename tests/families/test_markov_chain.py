@@ -12,7 +12,7 @@ from vbss.distributions import MarkovChain
 from vbss.families import DiscreteChain
 
 FAMILY = DiscreteChain()
-means_of, mode_of = jax.jit(FAMILY.means), jax.jit(FAMILY.mode)
+means_of, mode_of, entropy_of = (jax.jit(method) for method in (FAMILY.means, FAMILY.mode, FAMILY.entropy))
 
 
 def member(seed, length=4, num_states=3, batch=(2,)):
@@ -124,6 +124,26 @@ def test_long_chains_in_single_precision():
     single = means_of(jax.tree.map(np.float32, natural))
     np.testing.assert_allclose(single["onehot"], exact["onehot"], atol=2e-4)
     np.testing.assert_allclose(single["pair"], exact["pair"], atol=2e-4)
+
+
+def test_entropy_of_a_long_chain_in_single_precision():
+    # A difference of the log partition, about 1e6, and what the potentials are expected to be would know no entropy.
+    natural = member(0, 1000, 2, ())
+    natural["onehot"] = natural["onehot"] + 1e3
+    exact, single = (entropy_of(jax.tree.map(dtype, natural)) for dtype in (np.float64, np.float32))
+    np.testing.assert_allclose(single, exact, rtol=2e-5)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e3, 0.0), (1.0, 1e4)])
+def test_large_potentials_in_single_precision(scale, offset):
+    # The same transitions at every time: their rounding would add up over the chain.
+    natural = member(1, 1000, 3, ())
+    natural["pair"] = np.broadcast_to(scale * natural["pair"][:1] + offset, natural["pair"].shape)
+    single = jax.tree.map(np.float32, natural)
+    means, exact = means_of(single), means_of(jax.tree.map(np.float64, single))
+    np.testing.assert_allclose(means["onehot"].sum(-1), 1, atol=2e-3)
+    np.testing.assert_allclose(means["onehot"], exact["onehot"], atol=5e-3)
+    np.testing.assert_allclose(means["pair"], exact["pair"], atol=5e-3)
 
 
 def test_certain_chains_in_single_precision():

@@ -8,12 +8,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from vbss.context import relaxed_promotion
 from vbss.families.base import Natural, PointFamily, Value
 from vbss.kinds import quadratic_coefficients
+from vbss.triangular import cholesky, solve_lower, solve_upper
 
 
 class GaussianVectors(PointFamily):
@@ -31,7 +31,7 @@ class GaussianVectors(PointFamily):
         """The value of a vector: the inverse of `vector`."""
 
     def log_partition(self, natural):
-        factor = jnp.linalg.cholesky(natural["precision"])
+        factor = cholesky(natural["precision"])
         product = (natural["linear"] * _solve(factor, natural["linear"])).sum(-1)
         return product / 2 - _half_log_determinant(factor) + factor.shape[-1] / 2 * log(2 * pi)
 
@@ -42,19 +42,19 @@ class GaussianVectors(PointFamily):
 
     def natural(self, means):
         mean = means["linear"]
-        factor = jnp.linalg.cholesky(-2 * means["precision"] - _outer(mean))
+        factor = cholesky(-2 * means["precision"] - _outer(mean))
         identity = jnp.broadcast_to(jnp.eye(mean.shape[-1], dtype=mean.dtype), factor.shape)
-        return {"linear": _solve(factor, mean), "precision": cho_solve((factor, True), identity)}
+        return {"linear": _solve(factor, mean), "precision": solve_upper(factor, solve_lower(factor, identity))}
 
     def entropy(self, natural):
-        factor = jnp.linalg.cholesky(natural["precision"])
+        factor = cholesky(natural["precision"])
         return factor.shape[-1] / 2 * (1 + log(2 * pi)) - _half_log_determinant(factor)
 
     def kl(self, natural, other):
         # From the moments, not the log partitions: what the distance of the means from zero adds to those cancels.
-        factor, other_factor = (jnp.linalg.cholesky(member["precision"]) for member in (natural, other))
+        factor, other_factor = (cholesky(member["precision"]) for member in (natural, other))
         mean, other_mean = _solve(factor, natural["linear"]), _solve(other_factor, other["linear"])
-        ratio = solve_triangular(factor, other_factor, lower=True)
+        ratio = solve_lower(factor, other_factor)
         deviation = matrix_vector(jnp.swapaxes(other_factor, -1, -2), mean - other_mean)
         squares = (ratio**2).sum((-2, -1)) + (deviation**2).sum(-1) - mean.shape[-1]
         return squares / 2 + _half_log_determinant(factor) - _half_log_determinant(other_factor)
@@ -72,7 +72,7 @@ class GaussianVectors(PointFamily):
         mean, root = moments(natural)
         moved = mean + matrix_vector(root, jax.random.normal(key_mean, mean.shape, mean.dtype))
         scale = jnp.exp(jax.random.normal(key_scale, mean.shape, mean.dtype) / 4)
-        factor = jnp.linalg.cholesky(natural["precision"]) * scale[..., None, :]
+        factor = cholesky(natural["precision"]) * scale[..., None, :]
         precision = factor @ jnp.swapaxes(factor, -1, -2)
         return {"linear": matrix_vector(precision, moved), "precision": precision}
 
@@ -104,10 +104,10 @@ class GaussianVectors(PointFamily):
         return {"linear": gradient + matrix_vector(precision, vector), "precision": precision}
 
     def center(self, natural):
-        return self.value(_solve(jnp.linalg.cholesky(natural["precision"]), natural["linear"]))
+        return self.value(_solve(cholesky(natural["precision"]), natural["linear"]))
 
     def reference(self, natural):
-        mean = _solve(jnp.linalg.cholesky(natural["precision"]), natural["linear"])
+        mean = _solve(cholesky(natural["precision"]), natural["linear"])
         return self.value(mean), (natural["linear"] * mean).sum(-1) / 2
 
 
@@ -146,14 +146,14 @@ class Gaussian(GaussianVectors):
 
 def moments(natural: Natural) -> tuple[Float[Array, "*batch l"], Float[Array, "*batch l l"]]:
     """The mean, and the root L^-T of the covariance, where L L' is the precision."""
-    factor = jnp.linalg.cholesky(natural["precision"])
+    factor = cholesky(natural["precision"])
     identity = jnp.broadcast_to(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
-    return _solve(factor, natural["linear"]), solve_triangular(factor, identity, trans=1, lower=True)
+    return _solve(factor, natural["linear"]), solve_upper(factor, identity)
 
 
 def _solve(factor: Float[Array, "*batch l l"], vector: Float[Array, "*batch l"]) -> Float[Array, "*batch l"]:
     """(L L')^-1 x."""
-    return cho_solve((factor, True), vector[..., None])[..., 0]
+    return solve_upper(factor, solve_lower(factor, vector[..., None]))[..., 0]
 
 
 def _half_log_determinant(factor: Float[Array, "*batch l l"]) -> Float[Array, "*batch"]:

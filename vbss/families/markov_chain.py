@@ -18,10 +18,10 @@ class DiscreteChain(StatisticsFamily):
     Natural parameters are log potentials `onehot` (*batch, T, K) and `pair` (*batch, T-1, K, K), rows the earlier
     state; what one of them gains the other may lose without a change of the chain. Values are integers (*batch, T).
 
-    The means are the gradient of the log partition, written out: a filter in logarithms, which potentials of any size
-    leave exact, then the probabilities of each state given the one after it, and a smoother in these, which are all
-    below one and sum to one. The entropy is that of the same probabilities, so that it loses nothing to a difference of
-    sums over the whole chain; compiled together with the means, both share the recursions.
+    The means are the gradient of the log partition, written out: a filter in logarithms, for potentials that are far
+    apart, then the probabilities of each state given the one after it, and a smoother in these. The entropy is that of
+    the same probabilities, so that it loses nothing to a difference of sums over the whole chain; compiled together
+    with the means, both share the recursions.
     """
 
     axis: ClassVar[int] = -1
