@@ -11,6 +11,7 @@ from jaxtyping import Array
 from numpyro import handlers
 from numpyro.infer.inspect import get_dependencies
 
+from vbss.compilation import compiled
 from vbss.context import relaxed_promotion
 from vbss.distributions import Indicator, MarkovChain
 from vbss.errors import InputError
@@ -57,7 +58,7 @@ def named_blocks(blocks: Iterable[Iterable[str]] | None) -> Blocks | None:
 
 
 # Compiled, so that what the trace draws only to show its shape is never drawn.
-@eqx.filter_jit
+@compiled
 def default_posterior(
     model: Model, data: tuple, key: Array, blocks: Blocks | None = None, at_mode: tuple[str, ...] | None = None
 ) -> Posterior:

@@ -9,11 +9,11 @@ from functools import partial
 from math import prod
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vbss.compilation import compiled
 from vbss.errors import InputError
 from vbss.expectation import Observations, block_objective, observe, unknown_objective, with_unknown
 from vbss.factors import Reading
@@ -95,7 +95,7 @@ def elsewhere(model: Model, posterior: Posterior, key: Array) -> tuple[Model, Po
     return model, posterior
 
 
-@eqx.filter_jit
+@compiled
 def _disagreements(
     model: Model, posterior: Posterior, data: tuple, key: Array, blocks: tuple[str, ...]
 ) -> dict[str, dict[str, Float[Array, ""]]]:
@@ -145,7 +145,7 @@ def _disagreement(predicted: Any, actual: Any, elsewhere: Any, batch_rank: int) 
     return jnp.stack(leaves).max()
 
 
-@eqx.filter_jit
+@compiled
 def _couplings(model: Model, posterior: Posterior, data: tuple, key: Array, block: str) -> dict[str, Float[Array, ""]]:
     """How far an element's gradient moves when only other elements of its block do."""
     observations = observe(model, posterior, data)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbss import expectation
 from vbss.check.report import BlockCheck, Row
+from vbss.compilation import compiled
 from vbss.expectation import Observations
 from vbss.inference.em import EM
 from vbss.kinds import Kind, ReadKind
@@ -58,7 +58,7 @@ def _worse(a: BlockCheck, b: BlockCheck) -> BlockCheck:
     return BlockCheck(a.block, larger(a.difference, b.difference), larger(a.gradient, b.gradient), change)
 
 
-@eqx.filter_jit
+@compiled
 def _examine(
     algorithm: EM, model: Model, posterior: Posterior, data: tuple, block: str, observations: Observations
 ) -> tuple[Model, Posterior, Array, Array | None, Array | None]:
@@ -110,11 +110,11 @@ def _largest_entry(tree: Any) -> Array:
     return jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(tree)]).max()
 
 
-@eqx.filter_jit
+@compiled
 def _bound(model: Model, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     return expectation.elbo(model, posterior, data, observations)
 
 
-@eqx.filter_jit
+@compiled
 def _closed_bound(algorithm: EM, model: Model, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     return algorithm.elbo(model, posterior, data, observations)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from numpyro.infer.util import log_density
 
 from vbss.check.report import Row
+from vbss.compilation import compiled
 from vbss.context import relaxed_promotion
 from vbss.errors import InputError
 from vbss.expectation import Observations, expected_log_joint
@@ -127,8 +128,8 @@ class _Iteration:
 
         self.num_traces = 0
         self._algorithm = algorithm
-        self._step = eqx.filter_jit(step)
-        self._step_together = eqx.filter_jit(eqx.filter_vmap(self._step))
+        self._step = compiled(step)
+        self._step_together = compiled(eqx.filter_vmap(self._step))
 
     def once(self, state: State) -> tuple[State, Bounds]:
         """The state after a step, and the bound before it."""
@@ -157,12 +158,12 @@ def _strong(state: State) -> State:
     return jax.tree.map(strong, state)
 
 
-@eqx.filter_jit
+@compiled
 def _stacked(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0], *trees)
 
 
-@eqx.filter_jit
+@compiled
 def _standard_errors(state: State, observations: Observations, key: Array) -> Float[Array, ""]:
     """How far the engine's E_q[log p] is from the mean of NumPyro's log density over draws from q.
 

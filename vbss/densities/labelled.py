@@ -60,6 +60,10 @@ def _partial_product(factors: list[Labelled], needed: set[str]) -> Labelled:
     Axes are ordered as a product of matrices yields them, those of the larger factor last: it is never transposed.
     """
     *others, large = sorted(factors, key=lambda factor: factor.array.size)
+    if not needed and others and sorted(others[0].axes) == sorted(large.axes):
+        # Of a product of matrices with one entry, the compiler would copy a factor to another layout.
+        order = [others[0].axes.index(letter) for letter in large.axes]
+        return Labelled("", (jnp.transpose(others[0].array, order) * large.array).sum())
     batch = ""
     if others:
         batch = _batch_of_products(others[0], large, needed)

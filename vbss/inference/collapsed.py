@@ -17,6 +17,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform
 
 from vbss import expectation
+from vbss.compilation import compiled
 from vbss.context import relaxed_promotion
 from vbss.distributions import Indicator, MarkovChain
 from vbss.errors import InputError
@@ -180,7 +181,7 @@ def state_probabilities(factor: Factor, name: str) -> Float[Array, "*shape k"]:
     return marginal.probs
 
 
-@eqx.filter_jit
+@compiled
 def _read(model: Model, data: tuple, key: Array) -> tuple:
     """What `Collapsed` holds beside the model and the data, and why discrete latents cannot be summed out."""
     trace = _initial_trace(model, data, key)
@@ -227,13 +228,13 @@ def _initial_trace(model: Model, data: tuple, key: Array) -> dict:
         return handlers.trace(program).get_trace(*data)
 
 
-@eqx.filter_jit
+@compiled
 def _initial(collapsed: Collapsed, key: Array) -> Values:
     trace = _initial_trace(collapsed.model, collapsed.data, key)
     return {name: jnp.asarray(trace[name]["value"]) for name in collapsed.continuous}
 
 
-@eqx.filter_jit
+@compiled
 def _observe(collapsed: Collapsed, values: Values) -> Observations:
     return expectation.observe(collapsed.model, collapsed.at(values), collapsed.data)
 
@@ -269,7 +270,7 @@ def _check_interactions(collapsed: Collapsed, values: Values, observations: Obse
                 )
 
 
-@eqx.filter_jit
+@compiled
 def _interactions(
     collapsed: Collapsed, values: Values, observations: Observations, key: Array
 ) -> dict[str, dict[str, Float[Array, ""]]]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vbss import expectation
+from vbss.compilation import compiled
 from vbss.errors import InputError
 from vbss.expectation import Observations
 from vbss.factorization import Blocks, default_posterior, initial_posterior, named_blocks
@@ -87,7 +88,14 @@ class EM(Algorithm):
         is_proved = is_proven(model) and self._is_own(model)
         if not is_proved if self.probes is None else self.probes:
             probe(model, posterior, data, key_probe, self._derived(model, posterior))
-        return posterior
+        if isinstance(start, Posterior) or model.schedule is not None:
+            return posterior
+        # A step begins with the parameters, which must not be learnt from a posterior that knows nothing of them.
+        given = {posterior.block_of(name) for name in chosen}
+        schedule = self.schedule(model, posterior)
+        ignorant = tuple(block for block in schedule if block in posterior.order and block not in given)
+        learns = len(ignorant) + len(given) < len(schedule)
+        return _informed(self, model, posterior, data, ignorant) if ignorant and learns else posterior
 
     def owns(self, state):
         return isinstance(state, Posterior)
@@ -110,7 +118,8 @@ class EM(Algorithm):
 
     def schedule(self, model: Model, posterior: Posterior) -> tuple[str, ...]:
         """The blocks in the order in which a step visits them."""
-        known = (*posterior.order, *model.parameter_kinds())
+        # Parameters first: their updates and the bound share the posterior's expectations of the step's beginning.
+        known = (*model.parameter_kinds(), *posterior.order)
         schedule = known if model.schedule is None else tuple(posterior.block_of(name) for name in model.schedule)
         schedule = tuple(dict.fromkeys(schedule))
         if sorted(schedule) != sorted(known):
@@ -167,7 +176,16 @@ class EM(Algorithm):
         return expectation.elbo(model, posterior, data, observations)
 
 
-@eqx.filter_jit
+@compiled
+def _informed(algorithm: EM, model: Model, posterior: Posterior, data: tuple, blocks: tuple[str, ...]) -> Posterior:
+    """The posterior with some of its blocks updated."""
+    observations = expectation.observe(model, posterior, data)
+    for block in blocks:
+        _, posterior = algorithm.update(model, posterior, data, block, observations)
+    return posterior
+
+
+@compiled
 def _observe(model: Model, posterior: Posterior, data: tuple) -> Observations:
     return expectation.observe(model, posterior, data)
 

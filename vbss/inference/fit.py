@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbss.compilation import compiled
 from vbss.context import relaxed_promotion
 from vbss.errors import InputError, whole_number
 from vbss.inference.algorithm import Algorithm
@@ -250,7 +251,7 @@ def _real_dtype(data: tuple) -> jnp.dtype:
     return jnp.finfo(jnp.result_type(*leaves)).dtype if leaves else jnp.zeros(()).dtype
 
 
-@eqx.filter_jit
+@compiled
 def _chunk(
     algorithm: Algorithm,
     model: Model,

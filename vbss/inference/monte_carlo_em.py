@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vbss import expectation
+from vbss.compilation import compiled
 from vbss.errors import whole_number
 from vbss.factors import Factor, Values
 from vbss.inference.algorithm import Algorithm, check_frozen, names_of
@@ -223,6 +224,6 @@ def _unknown(
     return kind, value, objective
 
 
-@eqx.filter_jit
+@compiled
 def _conditional(target: Unconstrained) -> Any:
     return target.collapsed.conditional({}, target.observations)

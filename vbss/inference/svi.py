@@ -21,6 +21,7 @@ from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.svi import SVIState as NumPyroState
 from numpyro.optim import _NumPyroOptim
 
+from vbss.compilation import compiled
 from vbss.context import relaxed_promotion
 from vbss.errors import InputError, whole_number
 from vbss.expectation import Observations
@@ -266,14 +267,14 @@ def _start_values(collapsed: Collapsed, start: Start, key: Array) -> Values:
     return {name: jnp.asarray(value, shapes[name].dtype) for name, value in given.items()}
 
 
-@eqx.filter_jit
+@compiled
 def _begin(
     algorithm: SVI, collapsed: Collapsed, observations: Observations, values: Values, key: Array
 ) -> NumPyroState:
     return algorithm._inference(collapsed, observations, values, key)[1]
 
 
-@eqx.filter_jit
+@compiled
 def _posterior(algorithm: SVI, collapsed: Collapsed, observations: Observations, state: NumPyroState) -> GuidePosterior:
     """Draws from the guide, and the discrete latents given each."""
     inference, _ = algorithm._inference(collapsed, observations)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from vbss.compilation import compiled
 from vbss.context import relaxed_promotion
 from vbss.errors import InputError
 from vbss.expectation import Observations
@@ -133,12 +134,12 @@ def starting_chains(kernel: NUTS, target: Unconstrained, start: Start, num_chain
     return chains
 
 
-@eqx.filter_jit
+@compiled
 def _random_values(collapsed: Collapsed, keys: Array) -> Values:
     return jax.vmap(collapsed.initial)(keys)
 
 
-@eqx.filter_jit
+@compiled
 def _begin(kernel: NUTS, target: Unconstrained, values: Values, key: Array) -> Chains:
     return kernel.begin(target.log_density, jax.vmap(target.position)(values), key)
 
@@ -153,7 +154,7 @@ def sampled_posterior(
 
 
 # Of all places for draws, so that it is compiled once for however many are filled.
-@eqx.filter_jit
+@compiled
 def _sampled(
     target: Unconstrained, positions: Float[Array, "chains draws size"], num_kept: Int[Array, ""], key: Array
 ) -> tuple[Values, dict[str, Array]]:

@@ -1,0 +1,109 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jax.scipy.linalg import cho_solve, solve_triangular
+
+from vbss.compilation import batches_without_lapack, compiled
+
+
+def spd(key, *shape):
+    root = jr.normal(key, (*shape, shape[-1] + 2))
+    return root @ jnp.swapaxes(root, -1, -2)
+
+
+def calls_lapack(function, *arguments):
+    return "lapack" in jax.jit(function).lower(*arguments).as_text()
+
+
+def solves(matrix, right):
+    lower = jnp.linalg.cholesky(matrix)
+    upper, beside = jnp.swapaxes(lower, -1, -2), jnp.swapaxes(right, -1, -2)
+    yield lower
+    for factor, is_lower in ((lower, True), (upper, False)):
+        for transposed in (False, True):
+            yield solve_triangular(factor, right, trans=int(transposed), lower=is_lower)
+            yield jax.lax.linalg.triangular_solve(factor, beside, lower=is_lower, transpose_a=transposed)
+
+
+def derivatives(matrix, right):
+    def half_log_determinant(matrix):
+        return jnp.log(jnp.diagonal(jnp.linalg.cholesky(matrix), axis1=-2, axis2=-1)).sum()
+
+    return jax.jvp(jax.grad(half_log_determinant), (matrix,), (matrix,))
+
+
+def control_flow(matrix, right):
+    def step(total, matrix):
+        factor = jnp.linalg.cholesky(matrix)
+        return total + factor, cho_solve((factor, True), right[0])
+
+    def body(carry):
+        count, total = carry
+        return count + 1, jnp.linalg.cholesky(matrix + total @ jnp.swapaxes(total, -1, -2))
+
+    scanned = jax.lax.scan(step, jnp.zeros_like(matrix[0]), matrix, reverse=True)
+    looped = jax.lax.while_loop(lambda carry: carry[0] < 3, body, (0, jnp.zeros_like(matrix)))
+    chosen = jax.lax.cond(right.sum() > 0, jnp.linalg.cholesky, lambda m: m, matrix)
+    return scanned, looped, chosen
+
+
+@pytest.mark.parametrize("size", [3, 11])
+def test_batches_are_factorised_and_solved_as_by_lapack(size):
+    arguments = spd(jr.key(0), 4, 2, size), jr.normal(jr.key(1), (4, 2, size, 5))
+
+    def function(matrix, right):
+        return list(solves(matrix, right)), derivatives(matrix, right), control_flow(matrix, right)
+
+    expected, actual = jax.jit(function)(*arguments), compiled(function)(*arguments)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-8, atol=1e-8), actual, expected)
+    assert calls_lapack(function, *arguments)
+    assert not calls_lapack(batches_without_lapack(function), *arguments)
+
+
+def test_numpyros_densities_of_batches_do_without_lapack():
+    precision, value = spd(jr.key(0), 7, 3), jr.normal(jr.key(1), (7, 3))
+
+    def slope(precision):
+        return jax.grad(lambda p: dist.MultivariateNormal(0.0, precision_matrix=p).log_prob(value).sum())(precision)
+
+    np.testing.assert_allclose(compiled(slope)(precision), slope(precision), rtol=1e-9, atol=1e-9)
+    assert calls_lapack(slope, precision)
+    assert not calls_lapack(batches_without_lapack(slope), precision)
+
+
+def test_one_matrix_stays_with_lapack_unless_it_serves_many():
+    matrix = spd(jr.key(0), 3)
+    assert calls_lapack(batches_without_lapack(jnp.linalg.cholesky), matrix)
+    many = jr.normal(jr.key(1), (3, 50))
+    assert not calls_lapack(batches_without_lapack(lambda m, b: solve_triangular(m, b, lower=True)), matrix, many)
+
+
+def test_what_is_no_array_passes_through():
+    def function(model, scale):
+        return model, {"name": "chol", "factor": scale * jnp.linalg.cholesky(model.matrix)}
+
+    class Holder(eqx.Module):
+        matrix: jax.Array
+        label: str = eqx.field(static=True)
+
+    model, found = compiled(function)(Holder(spd(jr.key(0), 2, 3), "a"), 2.0)
+    assert model.label == "a" and found["name"] == "chol"
+    np.testing.assert_allclose(found["factor"], 2 * jnp.linalg.cholesky(model.matrix), rtol=1e-12)
+
+
+def test_a_function_is_traced_once():
+    count = 0
+
+    def function(x):
+        nonlocal count
+        count += 1
+        return jnp.linalg.cholesky(x) if x.ndim > 2 else x
+
+    run = compiled(function)
+    for shape in ((2, 2), (2, 2), (3, 2, 2), (3, 2, 2)):
+        run(jnp.broadcast_to(jnp.eye(2), shape))
+    assert count == 2
