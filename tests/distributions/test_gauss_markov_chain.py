@@ -189,3 +189,42 @@ def test_a_gate_of_another_length_is_refused():
 def test_a_precision_that_is_none_is_refused_on_demand():
     with pytest.raises(ValueError, match="precision"):
         GaussMarkovChain(**plain() | {"precision": -jnp.eye(SIZE)}, validate_args=True)
+
+
+@pytest.mark.parametrize("arguments", CASES.values(), ids=CASES)
+def test_derivatives_are_those_of_the_sum_over_steps(arguments):
+    """With respect to transition, offset, precision and path, first and second, mixed too."""
+    names = ("transition", "offset", "precision")
+    value = jnp.asarray(normal(9, LENGTH, SIZE))
+    rest = {name: array for name, array in arguments.items() if name not in names}
+
+    def own(unknowns, value):
+        return GaussMarkovChain(**rest, **unknowns).log_prob(value)
+
+    def by_steps(unknowns, value):
+        gate = arguments.get("gate", jnp.ones((LENGTH - 1, 1)))
+        many = unknowns if "gate" in arguments else {name: array[None] for name, array in unknowns.items()}
+        residual = value[1:, None] - jnp.einsum("kij,tj->tki", many["transition"], value[:-1]) - many["offset"]
+        squares = jnp.einsum("tki,kij,tkj->tk", residual, many["precision"], residual)
+        symmetric = (many["precision"] + jnp.swapaxes(many["precision"], -1, -2)) / 2
+        steps = (jnp.linalg.slogdet(symmetric)[1] - squares) / 2
+        first = value[0] - arguments["initial_loc"]
+        return (gate * steps).sum() - first @ arguments["initial_precision"] @ first / 2
+
+    unknowns = {name: arguments[name] for name in names}
+    derivatives = [
+        jax.jit(lambda u, v, f=f: (jax.grad(f, (0, 1))(u, v), jax.hessian(f, (0, 1))(u, v))) for f in (own, by_steps)
+    ]
+    found, expected = (of(unknowns, value) for of in derivatives)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), found, expected)
+
+
+def test_small_steps_of_large_values_in_single_precision():
+    with relaxed_promotion():
+        path = 1000 + np.cumsum(normal(10, 200, 1), 0) / 100
+        exact = stats.norm(0, 0.01).logpdf(np.diff(path.astype(np.float32).astype(float), axis=0)).sum()
+        one = jnp.ones((1, 1), jnp.float32)
+        path = jnp.asarray(path, jnp.float32)
+        chain = GaussMarkovChain(path[0], one, one, 1e4 * one, 200)
+        found = chain.log_prob(path) + jnp.log(2 * jnp.pi) / 2
+    np.testing.assert_allclose(found, exact, rtol=1e-4)

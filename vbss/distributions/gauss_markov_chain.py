@@ -103,15 +103,39 @@ class GaussMarkovChain(dist.Distribution):
 
     @validate_sample
     def log_prob(self, value):
-        first, previous, current = value[..., 0, :], value[..., :-1, :], value[..., 1:, :]
-        initial = _log_normal(first - self.initial_loc, self.initial_precision)
+        initial = _log_normal(value[..., 0, :] - self.initial_loc, self.initial_precision)
+        log_normalizer = _half_log_determinant(self.precision) - self.event_shape[-1] / 2 * log(2 * pi)
+        weight, scatter = self._scatter(value)
+        steps = weight * log_normalizer - (self.precision * scatter).sum((-2, -1)) / 2
+        return initial + (steps if self.gate is None else steps.sum(-1))
+
+    def _scatter(self, value: Array) -> tuple[Array | int, Array]:
+        """The number of steps and the sum of the outer products of their residuals, with a gate of each state.
+
+        Residuals are those at the present transition and offset, a change of which (zero, but not so its derivatives)
+        meets sums of products: second derivatives need one pass over the steps, not one for each entry, and nothing
+        cancels as between raw moments.
+        """
+        ones = jnp.ones_like(value[..., :-1, :1])
+        regressors, current = jnp.concatenate([value[..., :-1, :], ones], -1), value[..., 1:, :]
+        coefficients = jnp.concatenate([self.transition, self.offset[..., None]], -1)
+        present = jax.lax.stop_gradient(coefficients)
+        change = coefficients - present
         if self.gate is None:
-            # The steps' axis stands in front of the matrices'.
-            residual = current - _product("...ij,...tj->...ti", self.transition, previous) - self.offset[..., None, :]
-            return initial + _log_normal(residual, self.precision[..., None, :, :]).sum(-1)
-        mean = _product("...kij,...tj->...tki", self.transition, previous) + self.offset[..., None, :, :]
-        steps = _log_normal(current[..., None, :] - mean, self.precision[..., None, :, :, :])
-        return initial + (self.gate * steps).sum((-2, -1))
+            residual = current - _product("...ij,...tj->...ti", present, regressors)
+            weight, scatter = self.length - 1, _product("...ti,...tj->...ij", residual, residual)
+            first = _product("...ti,...tj->...ij", residual, regressors)
+            second = _product("...ti,...tj->...ij", regressors, regressors)
+        else:
+            residual = current[..., None, :, :] - _product("...kij,...tj->...kti", present, regressors)
+            weight = self.gate.sum(-2)
+            weighted = jnp.swapaxes(self.gate, -1, -2)[..., None] * residual
+            scatter = _product("...kti,...ktj->...kij", weighted, residual)
+            first = _product("...kti,...tj->...kij", weighted, regressors)
+            second = _product("...tk,...ti,...tj->...kij", self.gate, regressors, regressors)
+        half_second = _product("...ij,...jk->...ik", change, second) / 2
+        moved = _product("...ij,...kj->...ik", first - half_second, change)
+        return weight, scatter - moved - jnp.swapaxes(moved, -1, -2)
 
     def sample(self, key, sample_shape=()):
         assert key is not None
@@ -175,10 +199,13 @@ def _product(subscripts: str, *operands: Array) -> Array:
 
 def _log_normal(residual: Float[Array, "*batch l"], precision: Float[Array, "*#batch l l"]) -> Float[Array, "*batch"]:
     """log N(residual; 0, precision^-1), its quadratic part linear in the precision."""
-    factor = jnp.linalg.cholesky(precision)
-    half_log_determinant = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
     quadratic = _product("...i,...ij,...j->...", residual, precision, residual)
-    return half_log_determinant - quadratic / 2 - residual.shape[-1] / 2 * log(2 * pi)
+    return _half_log_determinant(precision) - quadratic / 2 - residual.shape[-1] / 2 * log(2 * pi)
+
+
+def _half_log_determinant(matrix: Float[Array, "*batch l l"]) -> Float[Array, "*batch"]:
+    factor = jnp.linalg.cholesky(matrix)
+    return jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
 
 
 def _coloured(precision: Float[Array, "*#batch l l"], noise: Float[Array, "*#batch n l"]) -> Float[Array, "*batch n l"]:

@@ -1,6 +1,7 @@
 """Factors of sites that the program reads through their sufficient statistics."""
 
 from functools import reduce
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,14 +9,27 @@ import jax.numpy as jnp
 
 from vbss.factors.base import Factor, ProgramObjective, Reading, Values, placeholder
 from vbss.families import Categorical, Natural, StatisticsFamily
+from vbss.families.chain import Chain
 
 
 class StatisticsFactor(Factor):
-    """A site read through its sufficient statistics: indicators, Markov chains, covariances."""
+    """A site read through its sufficient statistics: indicators, Markov chains, covariances.
+
+    Attributes:
+        smoothed: of a chain, its moments and entropy; None of others, whose means cost no more than to carry them.
+    """
 
     natural: Natural
+    smoothed: Any
     family: StatisticsFamily
     site: str = eqx.field(static=True)
+
+    def __init__(self, natural: Natural, family: StatisticsFamily, site: str):
+        self.natural, self.family, self.site = natural, family, site
+        self.smoothed = family.smoothed(natural) if isinstance(family, Chain) else None
+
+    def _means(self) -> Natural:
+        return self.family.means(self.natural) if self.smoothed is None else self.smoothed.means
 
     @property
     def sites(self):
@@ -29,13 +43,13 @@ class StatisticsFactor(Factor):
         return objective(self.representative())
 
     def representative(self):
-        return self.values(self.family.means(self.natural))
+        return self.values(self._means())
 
     def integrate_every_state(self, objective):
         return objective(self.values(jax.tree.map(jnp.ones_like, self.natural)))
 
     def update(self, objective):
-        return self.with_natural(self._coefficients(objective, self.family.means(self.natural)))
+        return self.with_natural(self._coefficients(objective, self._means()))
 
     def _coefficients(self, objective: ProgramObjective, means: Natural) -> Natural:
         return jax.grad(lambda m: objective(self.values(m)))(means)
@@ -64,7 +78,9 @@ class StatisticsFactor(Factor):
         return StatisticsFactor(natural, self.family, self.site)
 
     def entropy(self):
-        return self.family.entropy(self.natural).sum()
+        if self.smoothed is None:
+            return self.family.entropy(self.natural).sum()
+        return self.smoothed.entropy.sum()
 
     def sample(self, key):
         return {self.site: self.family.sample(self.natural, key)}

@@ -7,31 +7,47 @@ import jax
 from jaxtyping import Array
 
 from vbss.factors.base import Factor, ProgramObjective, Reading
-from vbss.families import Natural, ValueFamily
+from vbss.families import GaussMarkov, Natural, ValueFamily
+from vbss.families.chain import Chain
 
 
 class ValueFactor(Factor):
-    """A site read through its value, independent along its plates; or several that one family joins."""
+    """A site read through its value, independent along its plates; or several that one family joins.
+
+    Attributes:
+        smoothed: of a chain, its moments and entropy; None of others.
+    """
 
     natural: Natural
+    smoothed: Any
     family: ValueFamily
     covered: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, natural: Natural, family: ValueFamily, covered: tuple[str, ...]):
+        self.natural, self.family, self.covered = natural, family, covered
+        self.smoothed = family.smoothed(natural) if isinstance(family, Chain) else None
 
     @property
     def sites(self):
         return self.covered
 
     def integrate(self, objective):
-        return self.family.integrate(lambda value: objective(named(self.covered, value)), self.natural)
+        def of_value(value: Any) -> Array:
+            return objective(named(self.covered, value))
+
+        if isinstance(self.family, GaussMarkov):
+            return self.family.integrate_smoothed(of_value, self.smoothed)
+        return self.family.integrate(of_value, self.natural)
 
     def representative(self):
-        return named(self.covered, self.family.center(self.natural))
+        return named(self.covered, self._center())
+
+    def _center(self) -> Any:
+        return self.family.center(self.natural) if self.smoothed is None else self.smoothed.mean
 
     def update(self, objective):
         return self.with_natural(
-            self.family.coefficients(
-                lambda value: objective(named(self.covered, value)), self.family.center(self.natural)
-            )
+            self.family.coefficients(lambda value: objective(named(self.covered, value)), self._center())
         )
 
     def readings(self, objective):
@@ -47,7 +63,9 @@ class ValueFactor(Factor):
         return ValueFactor(natural, self.family, self.covered)
 
     def entropy(self):
-        return self.family.entropy(self.natural).sum()
+        if self.smoothed is None:
+            return self.family.entropy(self.natural).sum()
+        return self.smoothed.entropy.sum()
 
     def sample(self, key):
         return named(self.covered, self.family.sample(self.natural, key))

@@ -1,11 +1,10 @@
 """Gauss-Markov chains: Gaussian paths whose precision couples neighbouring times alone.
 
-No array is as large as the square of a path: the precision is kept as its band, recursions eliminate one time after
+No array is as large as the square of a path: the precision is kept as its band, recursions integrate out one time after
 the other, and derivatives are read in three interleaved colours of times that do not see each other.
 """
 
-from math import log, pi
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +16,34 @@ from jaxtyping import Array, Float
 from vbss.context import relaxed_promotion
 from vbss.distributions.gauss_markov_chain import GaussMarkovChain
 from vbss.errors import InputError
+from vbss.families import gauss_markov_recursions as recursions
 from vbss.families.base import Natural, ValueFamily
+from vbss.families.chain import Chain
+from vbss.kinds import Objective
 
 
-class GaussMarkov(ValueFamily):
+class SmoothedPath(NamedTuple):
+    """What is known of a path without its natural parameters; arrays as in `Moments`.
+
+    Attributes:
+        entropy: shape (*batch,).
+    """
+
+    mean: Array
+    covariance: Array
+    cross: Array
+    entropy: Array
+
+
+class GaussMarkov(ValueFamily, Chain):
     """Paths x_1, ..., x_T in R^L, values (*batch, T, L), with a block-tridiagonal precision.
 
     log q = sum_t <linear_t, x_t> - x_t' precision_t x_t / 2 - sum_t x_t' coupling_t x_{t+1} - A: natural parameters
     `linear` (*batch, T, L), `precision` (*batch, T, L, L) and `coupling` (*batch, T-1, L, L), whose statistics are x_t,
     -x_t x_t' / 2 and -x_t x_{t+1}'.
 
-    The log partition is a forward elimination (its gradient is the Rauch-Tung-Striebel smoother); moments and draws
-    run backwards through the conditionals that it leaves.
+    The log partition is a forward elimination (its gradient is the smoother); moments and draws run backwards through
+    the conditionals that it leaves (`gauss_markov_recursions`).
     """
 
     claim: ClassVar[str] = "quadratic, coupling neighbouring times alone, in"
@@ -50,27 +65,29 @@ class GaussMarkov(ValueFamily):
         }
 
     def log_partition(self, natural):
-        factor, whitened = _eliminated(natural)
-        return _log_volume(factor) + (whitened[..., -1] ** 2).sum((-2, -1)) / 2
+        return recursions.log_partition(recursions.eliminated(natural))
+
+    def smoothed(self, natural):
+        elimination = recursions.eliminated(natural)
+        return SmoothedPath(*recursions.moments(elimination), _entropy(natural, elimination))
 
     def entropy(self, natural):
-        factor, _ = _eliminated(natural)
-        return _log_volume(factor) + factor.shape[-3] * factor.shape[-1] / 2
+        return _entropy(natural, recursions.eliminated(natural))
 
     def kl(self, natural, other):
         # From the moments, not the log partitions: what the distance of the means from zero adds to those cancels.
-        mean, covariance, cross = _moments(natural)
-        factor, other_factor = _eliminated(natural)[0], _eliminated(other)[0]
+        elimination = recursions.eliminated(natural)
+        mean, covariance, cross = recursions.moments(elimination)
         deviation = mean - self.center(other)
         within = (other["precision"] * covariance).sum((-3, -2, -1))
         ahead = 2 * (other["coupling"] * cross).sum((-3, -2, -1))
         squares = (
             within + ahead + (deviation * _times(other, deviation)).sum((-2, -1)) - mean.shape[-2] * mean.shape[-1]
         )
-        return squares / 2 + _log_volume(other_factor) - _log_volume(factor)
+        return squares / 2 + recursions.log_volume(recursions.eliminated(other)) - recursions.log_volume(elimination)
 
     def means(self, natural):
-        mean, covariance, cross = _moments(natural)
+        mean, covariance, cross = recursions.moments(recursions.eliminated(natural))
         products = self.statistics(mean)
         return products | {
             "precision": products["precision"] - covariance / 2,
@@ -101,8 +118,12 @@ class GaussMarkov(ValueFamily):
         return {"linear": _times(natural, mean), **natural}
 
     def integrate(self, objective, natural):
+        return self.integrate_smoothed(objective, self.smoothed(natural))
+
+    def integrate_smoothed(self, objective: Objective, smoothed: SmoothedPath) -> Array:
+        """`integrate`, given what `smoothed` has found."""
         # E[f] = f(mean) + <Hessian, covariance> / 2, and both are needed within the band alone.
-        mean, covariance, cross = _moments(natural)
+        mean, covariance, cross, _ = smoothed
         units, columns = _unit_paths(mean), _by_colour(covariance, cross)
 
         def curvature(unit, column):
@@ -116,11 +137,12 @@ class GaussMarkov(ValueFamily):
         return {"linear": gradient + _times(natural, value), **natural}
 
     def center(self, natural):
-        return _path(natural, None)
+        return recursions.path(recursions.eliminated(natural), None)
 
     def sample(self, natural, key):
         linear = natural["linear"]
-        return _path(natural, jax.random.normal(key, linear.shape, linear.dtype))
+        noise = jax.random.normal(key, linear.shape, linear.dtype)
+        return recursions.path(recursions.eliminated(natural), noise)
 
     def mode(self, natural):
         return self.center(natural)
@@ -140,7 +162,7 @@ class GaussMarkov(ValueFamily):
 
     def distribution(self, natural):
         """The marginal at each time, of batch shape (*batch, T)."""
-        mean, covariance, _ = _moments(natural)
+        mean, covariance, _ = recursions.moments(recursions.eliminated(natural))
         return dist.MultivariateNormal(mean, covariance_matrix=covariance)
 
     def natural_of(self, fn):
@@ -173,76 +195,9 @@ def _times(band: Natural, path: Float[Array, "*batch t l"]) -> Float[Array, "*ba
     return within.at[..., :-1, :].add(forward).at[..., 1:, :].add(backward)
 
 
-def _eliminated(natural: Natural) -> tuple[Float[Array, "*batch t l l"], Float[Array, "*batch t l c"]]:
-    """One time integrated out after the other: each pivot's Cholesky factor, and L^-1 [coupling, linear], c = L + 1.
-
-    The coupling behind the last time is zero.
-    """
-    precision, linear = natural["precision"], natural["linear"]
-    coupling = jnp.concatenate([natural["coupling"], jnp.zeros_like(precision[..., :1, :, :])], -3)
-    columns = jnp.concatenate([coupling, linear[..., None]], -1)
-
-    def step(previous, inputs):
-        precision, columns = inputs
-        update = _product("...ji,...jk->...ik", previous[..., :-1], previous)
-        factor = jnp.linalg.cholesky(precision - update[..., :-1])
-        reduced = jnp.concatenate([columns[..., :-1], columns[..., -1:] - update[..., -1:]], -1)
-        whitened = solve_triangular(factor, reduced, lower=True)
-        return whitened, (factor, whitened)
-
-    inputs = jnp.moveaxis(precision, -3, 0), jnp.moveaxis(columns, -3, 0)
-    _, (factor, whitened) = jax.lax.scan(step, jnp.zeros_like(columns[..., 0, :, :]), inputs)
-    return jnp.moveaxis(factor, 0, -3), jnp.moveaxis(whitened, 0, -3)
-
-
-def _log_volume(factor: Float[Array, "*batch t l l"]) -> Float[Array, "*batch"]:
-    """The log partition at `linear` zero."""
-    log_pivots = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum((-2, -1))
-    return factor.shape[-3] * factor.shape[-1] / 2 * log(2 * pi) - log_pivots
-
-
-def _conditionals(natural: Natural) -> tuple[Array, Array, Array]:
-    """loc, gain and root of x_t | x_{t+1} ~ N(loc_t - gain_t x_{t+1}, root_t root_t'); the last gain is zero."""
-    factor, whitened = _eliminated(natural)
-    size = factor.shape[-1]
-    identity = jnp.broadcast_to(jnp.eye(size, dtype=factor.dtype), factor.shape)
-    solved = solve_triangular(factor, jnp.concatenate([whitened, identity], -1), trans=1, lower=True)
-    return solved[..., size], solved[..., :size], solved[..., size + 1 :]
-
-
-def _path(natural: Natural, noise: Float[Array, "*batch t l"] | None) -> Float[Array, "*batch t l"]:
-    """The path that white noise is turned into; without noise the mean."""
-    loc, gain, root = _conditionals(natural)
-    if noise is not None:
-        loc = loc + _product("...ij,...j->...i", root, noise)
-
-    def step(following, inputs):
-        loc, gain = inputs
-        here = loc - _product("...ij,...j->...i", gain, following)
-        return here, here
-
-    inputs = jnp.moveaxis(loc, -2, 0), jnp.moveaxis(gain, -3, 0)
-    _, path = jax.lax.scan(step, jnp.zeros_like(loc[..., 0, :]), inputs, reverse=True)
-    return jnp.moveaxis(path, 0, -2)
-
-
-def _moments(natural: Natural) -> tuple[Array, Array, Array]:
-    """Means, covariances and covariances with the next time: (*batch, T, L), (*batch, T, L, L), (*batch, T-1, L, L)."""
-    loc, gain, root = _conditionals(natural)
-    own = _product("...ij,...kj->...ik", root, root)
-
-    def step(following, inputs):
-        next_mean, next_covariance = following
-        loc, gain, own = inputs
-        mean = loc - _product("...ij,...j->...i", gain, next_mean)
-        cross = -_product("...ij,...jk->...ik", gain, next_covariance)
-        covariance = own - _product("...ij,...kj->...ik", cross, gain)
-        return (mean, covariance), (mean, covariance, cross)
-
-    inputs = jnp.moveaxis(loc, -2, 0), jnp.moveaxis(gain, -3, 0), jnp.moveaxis(own, -3, 0)
-    start = jnp.zeros_like(loc[..., 0, :]), jnp.zeros_like(own[..., 0, :, :])
-    _, (mean, covariance, cross) = jax.lax.scan(step, start, inputs, reverse=True)
-    return jnp.moveaxis(mean, 0, -2), jnp.moveaxis(covariance, 0, -3), jnp.moveaxis(cross, 0, -3)[..., :-1, :, :]
+def _entropy(natural: Natural, elimination: recursions.Elimination) -> Float[Array, "*batch"]:
+    length, size = natural["linear"].shape[-2:]
+    return recursions.log_volume(elimination) + length * size / 2
 
 
 def _distances(length: int, rank: int) -> Array:

@@ -1,7 +1,7 @@
 """The family of discrete Markov chains: filter, smoother, paths and the best path from one forward recursion."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,17 @@ from jaxtyping import Array, Float, Int
 
 from vbss.distributions.discrete import LOG_ZERO
 from vbss.families.base import Natural, StatisticsFamily
+from vbss.families.chain import Chain
 
 
-class DiscreteChain(StatisticsFamily):
+class SmoothedStates(NamedTuple):
+    """The expected statistics of a chain of states, and its entropy, of shape (*batch,)."""
+
+    means: Natural
+    entropy: Array
+
+
+class DiscreteChain(StatisticsFamily, Chain):
     """Chains z_1, ..., z_T of K states: log q = sum_t <onehot_t, z_t> + sum_t <pair_t, z_t z_{t+1}'> - A.
 
     Natural parameters are log potentials `onehot` (*batch, T, K) and `pair` (*batch, T-1, K, K), rows the earlier
@@ -20,8 +28,7 @@ class DiscreteChain(StatisticsFamily):
 
     The means are the gradient of the log partition, written out: a filter in logarithms, for potentials that are far
     apart, then the probabilities of each state given the one after it, and a smoother in these. The entropy is that of
-    the same probabilities, so that it loses nothing to a difference of sums over the whole chain; compiled together
-    with the means, both share the recursions.
+    the same probabilities, so that it loses nothing to a difference of sums over the whole chain.
     """
 
     axis: ClassVar[int] = -1
@@ -30,7 +37,7 @@ class DiscreteChain(StatisticsFamily):
         messages, shifts = _scaled(natural["onehot"] + _predictions(natural, jax.nn.logsumexp))
         return jax.nn.logsumexp(messages[..., -1, :], -1) + shifts.sum(-1)
 
-    def means(self, natural):
+    def smoothed(self, natural):
         log_last, log_conditional = _given_following(natural)
         conditional = jnp.exp(log_conditional)
 
@@ -42,7 +49,13 @@ class DiscreteChain(StatisticsFamily):
         last = jnp.exp(log_last)
         _, states = jax.lax.scan(step, last, jnp.moveaxis(conditional, -3, 0), reverse=True)
         onehot = jnp.moveaxis(jnp.concatenate([states, last[None]]), 0, -2)
-        return {"onehot": onehot, "pair": conditional * onehot[..., 1:, None, :]}
+        pair = conditional * onehot[..., 1:, None, :]
+        # Of the last state, and of each state given the one after it.
+        entropy = -(last * log_last).sum(-1) - (pair * log_conditional).sum((-3, -2, -1))
+        return SmoothedStates({"onehot": onehot, "pair": pair}, entropy)
+
+    def means(self, natural):
+        return self.smoothed(natural).means
 
     def natural(self, means):
         # The initial probabilities and those of each transition.
@@ -55,11 +68,7 @@ class DiscreteChain(StatisticsFamily):
         }
 
     def entropy(self, natural):
-        # Of the last state, and of each state given the one after it.
-        means = self.means(natural)
-        log_last, log_conditional = _given_following(natural)
-        last = (means["onehot"][..., -1, :] * log_last).sum(-1)
-        return -last - (means["pair"] * log_conditional).sum((-3, -2, -1))
+        return self.smoothed(natural).entropy
 
     def sample(self, natural, key):
         """Whole paths: forward filter, backward sampling."""
