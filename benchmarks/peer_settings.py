@@ -26,7 +26,7 @@ from vbss.scenes import SpeechCorpus, random_scene
 
 _AUXIVA = {"window": (0.064, 0.128, 0.256), "model": ("laplace", "gauss"), "iterations": (50, 100)}
 GRIDS = {
-    "vbss": {"window": (0.064, 0.096, 0.128, 0.192), "max_steps": (20, 50)},
+    "vbss": {"window": (0.096, 0.128, 0.192), "num_components": (8, 16, 32), "max_sum_steps": (30, 60)},
     "auxiva": {**_AUXIVA, "outputs": ("sources", "microphones")},
     "auxiva_determined": {**_AUXIVA, "window": (0.128, 0.256, 0.512)},
     "auxiva_clustered": _AUXIVA,

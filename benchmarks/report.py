@@ -9,7 +9,7 @@ from paired import mean_interval, paired_difference
 from records import Records
 from systems import SYSTEMS
 
-REFERENCE = "vbss-20"  # what the others are compared with
+REFERENCE = "vbss"  # what the others are compared with
 WITHIN = 10.0  # degrees
 _HEADER = (
     "system",

@@ -85,13 +85,9 @@ def _oracle(title: str, separate: Callable[..., Estimate], **settings: Any) -> S
 
 # Settings of the peers: chosen on scenes of the development speakers by peer_settings.py, see RESULTS.md.
 SYSTEMS = {
-    "vbss": _vbss("vbss, as it is (30 steps)"),
-    "vbss-20": _vbss("vbss, 20 steps", max_steps=20),
-    "vbss-50": _vbss("vbss, 50 steps", max_steps=50),
-    "vbss-20-float64": _vbss("vbss, 20 steps, float64", max_steps=20, precision="float64"),
-    "vbss-20-unloaded": _vbss(
-        "vbss, 20 steps, float64 without loading", max_steps=20, precision="float64", loading=0.0
-    ),
+    "vbss": _vbss("vbss"),
+    "vbss-float64": _vbss("vbss, float64", precision="float64"),
+    "vbss-cgmm": _vbss("vbss, mixture model and Wiener filter", model="cgmm"),
     "auxiva-determined": _pyroomacoustics(
         "AuxIVA, a microphone for each source", peers.auxiva_determined, window=0.256, model="gauss", iterations=50
     ),

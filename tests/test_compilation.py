@@ -82,6 +82,26 @@ def test_one_matrix_stays_with_lapack_unless_it_serves_many():
     assert not calls_lapack(batches_without_lapack(lambda m, b: solve_triangular(m, b, lower=True)), matrix, many)
 
 
+def test_a_loop_under_vmap_ends_for_each_on_its_own():
+    def function(matrix, limit):
+        def body(carry):
+            count, total = carry
+            return count + 1, jnp.linalg.cholesky(matrix + total @ total.T)
+
+        return jax.lax.while_loop(lambda carry: carry[0] < limit, body, (0, jnp.zeros_like(matrix)))
+
+    arguments = spd(jr.key(0), 3, 2), jnp.array([1, 4, 2])
+    together, one_by_one = compiled(jax.vmap(function))(*arguments), jax.vmap(function)(*arguments)
+    assert not calls_lapack(batches_without_lapack(jax.vmap(function)), *arguments)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-9), together, one_by_one)
+
+
+def test_constants_come_back_as_arrays():
+    found = compiled(lambda x: {"number": jnp.asarray(2.0), "whole": jnp.int32(3), "array": x})(jnp.ones(2))
+    assert all(eqx.is_array(leaf) for leaf in jax.tree.leaves(found))
+    assert found["whole"].dtype == jnp.int32 and float(found["number"]) == 2.0
+
+
 def test_what_is_no_array_passes_through():
     def function(model, scale):
         return model, {"name": "chol", "factor": scale * jnp.linalg.cholesky(model.matrix)}

@@ -166,8 +166,8 @@ class Weighted(vbss.Model):
 def test_priors_of_parameters_are_pseudo_counts():
     y = jr.normal(jr.key(0), (15,)) * 2
     start = Weighted(jnp.log(jnp.array([0.5, 0.5])), jnp.ones(2))
+    probs = vbss.fit(start, y, max_steps=0).posterior["z"].probs
     solution = vbss.fit(start, y, max_steps=1)
-    probs = solution.posterior["z"].probs
     counts = probs.sum(0) + np.array([2.0, 1.0])
     np.testing.assert_allclose(jnp.exp(solution.model.log_weights), counts / counts.sum(), rtol=1e-9)
     squares = (probs * (y[:, None] - jnp.array([[-2.0, 2.0]])) ** 2).sum(0)

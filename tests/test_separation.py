@@ -83,7 +83,8 @@ def known_masks(monkeypatch):
     # What is traced once would keep the first test's stand-in.
     for traced in ("_analysed", "_probabilities"):
         monkeypatch.setattr(vbss.separation, traced, inspect.unwrap(getattr(vbss.separation, traced)))
-    monkeypatch.setitem(vbss.separation.MODELS, "cgmm", SimpleNamespace(init=init))
+    pipeline = vbss.Pipeline(SimpleNamespace(init=init), vbss.Wiener())
+    monkeypatch.setattr(vbss.Settings, "pipeline", property(lambda _: pipeline))
     monkeypatch.setattr(vbss.separation, "_short_start", lambda *_: {"start": jnp.ones(())})
     monkeypatch.setattr(vbss.separation, "fit", fit)
     return given
@@ -123,7 +124,7 @@ def test_inference_gets_the_normalized_spectrogram_and_its_masks_make_the_source
     energies = np.sum(images[:, 0] ** 2, 1)
     np.testing.assert_allclose(separation.energy_shares, energies / energies.sum(), atol=0.01)
     np.testing.assert_allclose(separation.energy_shares.sum(), 1, rtol=1e-5)
-    assert list(separation.seconds) == ["transform", "start", "inference", "filter"]
+    assert list(separation.seconds) == ["transform", "start", "mixture model", "filter"]
     assert all(seconds > 0 for seconds in separation.seconds.values())
 
 
@@ -141,9 +142,13 @@ def test_two_plane_waves_are_separated_and_located():
     steps = []
     separation = separate(mixture, POSITIONS, 2, progress=lambda step, *_: steps.append(step))
 
-    assert separation.solution.status.name in ("converged", "max_steps")
-    assert steps and separation.solution.num_steps == steps[-1] <= 30
-    assert np.all(np.diff(separation.solution.elbo) > -1e-4 * abs(separation.solution.elbo[-1]))
+    assert list(separation.solutions) == ["mixture model", "sum model"]
+    assert list(separation.seconds) == ["transform", "start", "mixture model", "sum model", "filter"]
+    for solution, most in ((separation.solution, 30), (separation.sum_solution, 60)):
+        assert solution.status.name in ("converged", "max_steps")
+        assert solution.num_steps in steps and solution.num_steps <= most
+        assert np.all(np.diff(solution.elbo) > -1e-4 * abs(solution.elbo[-1]))
+    assert steps[-1] == separation.sum_solution.num_steps
     order = np.argsort(separation.directions)
     np.testing.assert_allclose(separation.directions[order], azimuths, atol=np.radians(5.1))
     np.testing.assert_allclose(separation.direction_posterior.sum(1), 1, rtol=1e-5)
@@ -166,11 +171,13 @@ def test_two_plane_waves_are_separated_and_located():
         ({"hop": 0.2}, "hop"),
         ({"num_directions": 0}, "num_directions"),
         ({"max_steps": 0}, "max_steps"),
+        ({"max_sum_steps": 0}, "max_sum_steps"),
+        ({"num_components": 0}, "num_components"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed must be a whole number, from 0 to 4294967295"),
         ({"loading": -1.0}, "loading must be a number, 0 or more, got -1.0"),
         ({"loading": float("nan")}, "loading"),
-        ({"model": "rhubarb"}, "model must be one of cgmm, got 'rhubarb'"),
+        ({"model": "rhubarb"}, "model must be one of cgmm, cgmm\\+nmf, got 'rhubarb'"),
         ({"algorithm": "rhubarb"}, "algorithm must be one of em, em-derived, got 'rhubarb'"),
         ({"precision": "float16"}, "precision must be one of float32, float64, got 'float16'"),
         ({"window": 1e9}, "at least one window"),
@@ -179,7 +186,7 @@ def test_two_plane_waves_are_separated_and_located():
     ],
 )
 def test_arguments_that_cannot_be_are_refused_before_any_computation(monkeypatch, change, message):
-    for stage in ("_analysed", "fit", "_filter"):
+    for stage in ("_analysed", "fit", "_samples"):
         monkeypatch.setattr(vbss.separation, stage, None)
     arguments = {"microphone_positions": POSITIONS, "num_sources": 2} | change
     with pytest.raises(InputError, match=message):
@@ -220,7 +227,7 @@ def test_the_level_does_not_matter(known_masks, dtype, level):
 def test_silent_sources_share_alike(known_masks, monkeypatch):
     images, mixture = recording()
     known_masks["images"] = images
-    monkeypatch.setattr(vbss.separation, "_filter", lambda *_: jnp.zeros((2, 16000)))
+    monkeypatch.setattr(vbss.separation, "_samples", lambda *_: jnp.zeros((2, 16000)))
     np.testing.assert_array_equal(separate(mixture, POSITIONS, 2).energy_shares, [0.5, 0.5])
 
 
@@ -258,15 +265,21 @@ def test_doubtful_results_are_told(monkeypatch):
 
 def test_localize_finds_what_separate_finds():
     _, mixture = recording("float32")
-    localization, separation = localize(mixture, POSITIONS, 2), separate(mixture, POSITIONS, 2)
+    localization, separation = localize(mixture, POSITIONS, 2), separate(mixture, POSITIONS, 2, model="cgmm")
     np.testing.assert_array_equal(localization.direction_posterior, separation.direction_posterior)
     np.testing.assert_array_equal(localization.masks, separation.masks)
-    assert not hasattr(localization, "sources") and list(localization.seconds) == ["transform", "start", "inference"]
+    assert not hasattr(localization, "sources") and list(localization.seconds) == [
+        "transform",
+        "start",
+        "mixture model",
+    ]
 
 
 def test_precisions_agree_at_the_same_loading():
     _, mixture = recording("float32")
-    single, double = (separate(mixture, POSITIONS, 2, precision=precision) for precision in ("float32", "float64"))
+    single, double = (
+        separate(mixture, POSITIONS, 2, precision=precision, model="cgmm") for precision in ("float32", "float64")
+    )
     assert (single.masks.dtype, double.masks.dtype) == (np.float32, np.float64)
     assert single.solution.elbo.dtype == np.float32 and double.solution.elbo.dtype == np.float64
     assert single.sources.dtype == double.sources.dtype == np.float32  # the recording's

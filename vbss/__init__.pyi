@@ -8,6 +8,7 @@ from . import metrics as metrics
 from . import models as models
 from . import plots as plots
 from . import scenes as scenes
+from .additive import Additive as Additive
 from .check import Derivation as Derivation
 from .check import check_derivation as check_derivation
 from .densities import ComplexNormal as ComplexNormal
@@ -29,6 +30,10 @@ from .kinds import Precision as Precision
 from .kinds import Simplex as Simplex
 from .kinds import Variance as Variance
 from .numerical import Numerical as Numerical
+from .pipeline import Masking as Masking
+from .pipeline import Pipeline as Pipeline
+from .pipeline import SumModel as SumModel
+from .pipeline import Wiener as Wiener
 from .posteriors import Posterior as Posterior
 from .probes import ProgramError as ProgramError
 from .program import Given as Given

@@ -47,6 +47,10 @@ def batches_without_lapack(function: Callable) -> Callable:
         closed, shapes, static = eqx.filter_make_jaxpr(function)(*args, **kwargs)
         leaves = jax.tree.leaves(eqx.filter((args, kwargs), eqx.is_array))
         results = _evaluate(closed, *leaves) if _factorises_batches(closed.jaxpr) else jaxpr_as_fun(closed)(*leaves)
+        results = [  # constants need not be arrays
+            result if eqx.is_array(result) else jnp.asarray(result, shape.dtype)
+            for result, shape in zip(results, jax.tree.leaves(shapes), strict=True)
+        ]
         return eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), results), static)
 
     return rewritten
@@ -137,11 +141,21 @@ def _while(equation: JaxprEqn, *inputs: ArrayLike) -> list[Any]:
     num_condition, num_body = parameters["cond_nconsts"], parameters["body_nconsts"]
     of_condition, rest = inputs[:num_condition], inputs[num_condition:]
     of_body, carry = rest[:num_body], rest[num_body:]
-    return jax.lax.while_loop(
-        lambda carry: _evaluate(parameters["cond_jaxpr"], *of_condition, *carry)[0],
-        lambda carry: _evaluate(parameters["body_jaxpr"], *of_body, *carry),
-        list(carry),
-    )
+
+    def goes_on(carry: list[Any]) -> Array:
+        return jnp.asarray(_evaluate(parameters["cond_jaxpr"], *of_condition, *carry)[0])
+
+    def body(carry: list[Any]) -> list[Any]:
+        later = _evaluate(parameters["body_jaxpr"], *of_body, *carry)
+        is_on = goes_on(carry)  # of a loop under `vmap`, one for each of the leading axes
+        if is_on.ndim == 0:
+            return later
+        return [
+            jnp.where(is_on.reshape(*is_on.shape, *(1,) * (new.ndim - is_on.ndim)), new, old)
+            for new, old in zip(later, carry, strict=True)
+        ]
+
+    return jax.lax.while_loop(lambda carry: goes_on(carry).any(), body, list(carry))
 
 
 def _cond(equation: JaxprEqn, index: ArrayLike, *inputs: ArrayLike) -> list[Any]:

@@ -1,6 +1,6 @@
 """From a recording to its sources, or their directions, in one call: transform, model, inference, filter, sound."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from time import perf_counter
@@ -13,20 +13,17 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Real
 
 from vbss.audio.array_recording import ArrayRecording
-from vbss.audio.diffuse import active_frames, diffuse_whitening
+from vbss.audio.diffuse import active_frames, diffuse_whitening, whitened
 from vbss.audio.files import Recording
-from vbss.audio.filters import multichannel_wiener, normalize_bins
+from vbss.audio.filters import normalize_bins
 from vbss.audio.geometry import azimuth_grid, steering_vectors
 from vbss.audio.stft import STFT
 from vbss.inference import Solution, Status, fit
 from vbss.models.cgmm_start import given_directions, peak_directions
+from vbss.pipeline import Bins, Progress, Wiener
 from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
-from vbss.settings import MODELS, Settings
-
-Progress = Callable[[int, int, float], Any]
-
-_START_WINDOW, _START_HOP = 0.064, 0.016  # s, in which the directions to start from are found
+from vbss.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Localization:
         masks: the posterior probability that a source owns a bin; equal for all sources in pauses.
         reference_microphone: the channel of the recording that stands for it, counted from 0.
         settings: how the recording was analysed.
-        solution: the inference's own result, with its status and its trace of the bound.
+        solution: of the mixture model's inference, with its status and its trace of the bound.
         warnings: reasons to doubt the result, a sentence each.
         seconds: wall-clock time of the stages in order; a first call includes compilation.
     """
@@ -55,6 +52,11 @@ class Localization:
     warnings: tuple[str, ...]
     seconds: dict[str, float]
 
+    @property
+    def solutions(self) -> dict[str, Solution]:
+        """Of every model that was fitted, by its stage."""
+        return {"mixture model": self.solution}
+
 
 @dataclass(frozen=True)
 class Separation(Localization):
@@ -64,11 +66,17 @@ class Separation(Localization):
         sources: each source as the reference microphone hears it, at the recording's rate, length and level.
         sample_rate: Hz.
         energy_shares: each source's share of the energy of all `sources`.
+        sum_solution: of the sum model's inference, where the pipeline has one.
     """
 
     sources: Float[np.ndarray, "sources samples"]
     sample_rate: int
     energy_shares: Float[np.ndarray, " sources"]
+    sum_solution: Solution | None
+
+    @property
+    def solutions(self):
+        return super().solutions | ({} if self.sum_solution is None else {"sum model": self.sum_solution})
 
 
 def localize(
@@ -99,11 +107,12 @@ def separate(
 ) -> Separation:
     """Separate and localise the sources in a recording of a microphone array.
 
-    Bins are whitened by a diffuse sound field and pauses left out (`vbss.audio.active_frames`); the posterior of the
-    model, which starts from the directions that a window of 64 ms shows, says which source owns each bin, and
-    `vbss.audio.multichannel_wiener` filters the sources out of the recording. Everything runs at the recording's own
-    rate, and its level does not matter. Channels without sound are left out and constant offsets removed; the result's
-    `warnings` say so.
+    Bins are whitened by a diffuse sound field and pauses left out (`vbss.audio.active_frames`); the posterior of a
+    mixture model, which starts from the directions that a window of 64 ms shows, says which source owns each bin. From
+    these masks starts a model in which sources add up (`vbss.models.LocalGaussianNMF`), whose posterior mean is the
+    sources' sound. `vbss.Settings.model` names other pipelines, and `vbss.Pipeline` makes them. Everything runs at the
+    recording's own rate, and its level does not matter. Channels without sound are left out and constant offsets
+    removed; the result's `warnings` say so.
 
     Args:
         recording: one channel per microphone.
@@ -111,7 +120,7 @@ def separate(
             sides of its axis, so of two mirrored azimuths either may be reported.
         num_sources: how many sources there are.
         reference_microphone: whose sound is separated, counted from 0.
-        progress: handed on to `vbss.fit`.
+        progress: handed on to `vbss.fit`, for the mixture model and then for the sum model.
         settings: fields of `vbss.Settings`, such as `max_steps=50`.
 
     Raises:
@@ -121,12 +130,18 @@ def separate(
     """
     recorded = ArrayRecording.check(recording, microphone_positions, reference_microphone)
     chosen = Settings(**settings)
-    localization, stft, mixture = _localize(recorded, num_sources, chosen, progress)
+    localization, stft, bins = _localize(recorded, num_sources, chosen, progress)
     clock = _Clock(localization["seconds"])
+    is_usable = localization["solution"].status not in (Status.nonfinite, Status.interrupted)
+    output = chosen.pipeline.output if is_usable else Wiener()
     with chosen.in_precision():
-        masks = jnp.asarray(localization["masks"])
-        filtered = _filter(stft, mixture, masks, recorded.reference_microphone, recorded.samples.shape[1])
-        sources = np.asarray(clock("filter", filtered)).astype(recorded.samples.dtype)
+        masks, key = jnp.asarray(localization["masks"]), jax.random.key(chosen.seed)
+        sounds = output(bins, masks, key=key, progress=progress)
+        if sounds.solution is not None:
+            clock("sum model", sounds.spectrograms)
+            localization["warnings"] += tuple(_failures(sounds.solution))
+        samples = _samples(stft, sounds.spectrograms, recorded.samples.shape[1])
+        sources = np.asarray(clock("filter", samples)).astype(recorded.samples.dtype)
     energies = np.sum(np.square(sources, dtype=np.float64), axis=1)
     energy = np.sum(energies)
     return Separation(
@@ -134,36 +149,40 @@ def separate(
         sources=np.ldexp(sources, recorded.exponent),
         sample_rate=recorded.sample_rate,
         energy_shares=energies / energy if energy > 0 else np.full(len(sources), 1 / len(sources)),
+        sum_solution=sounds.solution,
     )
 
 
 def _localize(
     recorded: ArrayRecording, num_sources: Any, settings: Settings, progress: Progress | None
-) -> tuple[dict[str, Any], STFT, Complex[Array, "frames frequencies microphones"]]:
-    """The fields of a `Localization`, and what the filter needs."""
+) -> tuple[dict[str, Any], STFT, Bins]:
+    """The fields of a `Localization`, and what the output needs."""
     num_sources = settings.check_num_sources(num_sources)
     stft = settings.stft(recorded.sample_rate, recorded.samples.shape[1])
     positions, azimuths = recorded.microphone_positions, azimuth_grid(settings.num_directions)
-    clock = _Clock({})
+    clock, pipeline = _Clock({}), settings.pipeline
     with settings.in_precision():
         samples = jnp.asarray(recorded.samples, float)
 
         def analysed(stft: STFT) -> tuple[Any, ...]:
             whitening = diffuse_whitening(positions, stft.frequencies)
             geometry = (jnp.asarray(positions, float), whitening, jnp.asarray(azimuths, float))
-            return _analysed(stft, samples, *geometry, settings.model, settings.loading, num_sources)
+            analysis = _analysed(stft, samples, *geometry, pipeline.mixture_model, settings.loading, num_sources)
+            return whitening, *analysis
 
-        mixture, model, data = clock("transform", analysed(stft))
+        whitening, mixture, model, data = clock("transform", analysed(stft))
         start = None  # the model's own
-        if settings.window > _START_WINDOW:
-            _, *short = analysed(STFT.init(recorded.sample_rate, _START_WINDOW, _START_HOP))
-            start = clock("start", _short_start(model, data, *short))
+        if pipeline.start_window is not None and settings.window > pipeline.start_window:
+            *_, short_model, short_data = analysed(
+                STFT.init(recorded.sample_rate, pipeline.start_window, pipeline.start_window / 4)
+            )
+            start = clock("start", _short_start(model, data, short_model, short_data))
         key = jax.random.key(settings.seed)
         solution = fit(
             model, data, settings.inference, key=key, start=start, max_steps=settings.max_steps, progress=progress
         )
         masks, direction_posterior = (
-            np.asarray(probs) for probs in clock("inference", _probabilities(solution.posterior))
+            np.asarray(probs) for probs in clock("mixture model", _probabilities(solution.posterior))
         )
     is_known = np.isfinite(direction_posterior).all(axis=1)
     directions = np.where(is_known, azimuths[np.argmax(direction_posterior, axis=1)], np.nan)
@@ -178,7 +197,7 @@ def _localize(
         "warnings": (*recorded.warnings, *_doubts(solution, direction_posterior, directions)),
         "seconds": clock.seconds,
     }
-    return localization, stft, mixture
+    return localization, stft, Bins(mixture, whitening, recorded.reference_microphone)
 
 
 @eqx.filter_jit
@@ -188,16 +207,16 @@ def _analysed(
     microphone_positions: Float[Array, "microphones 3"],
     whitening: Float[Array, "frequencies microphones microphones"],
     azimuths: Float[Array, " directions"],
-    model: str,
+    mixture_model: Any,
     loading: float,
     num_sources: int,
 ) -> tuple[Complex[Array, "frames frequencies microphones"], Model, tuple]:
     """The spectrogram, the model of the array, and the data that the model takes: whitened bins, and which count."""
     mixture = jnp.moveaxis(stft.forward(samples), 0, -1)
     is_observed = active_frames(mixture)[None, :] & jnp.any(mixture != 0, -1).T
-    white = _whitened(whitening, jnp.swapaxes(mixture, 0, 1))
-    steering = _whitened(whitening, steering_vectors(microphone_positions, azimuths, stft.frequencies))
-    program = MODELS[model].init(steering, num_sources, loading=loading)
+    white = whitened(whitening, jnp.swapaxes(mixture, 0, 1))
+    steering = whitened(whitening, steering_vectors(microphone_positions, azimuths, stft.frequencies))
+    program = mixture_model.init(steering, num_sources, loading=loading)
     return mixture, program, (normalize_bins(white), is_observed)
 
 
@@ -212,22 +231,11 @@ def _short_start(model: Model, data: tuple, short_model: Model, short_data: tupl
     return given_directions(model, mixture, directions, is_observed)
 
 
-def _whitened(
-    whitening: Float[Array, "frequencies microphones microphones"],
-    vectors: Complex[Array, "frequencies any microphones"],
-) -> Complex[Array, "frequencies any microphones"]:
-    return jnp.einsum("fmn,fan->fam", whitening.astype(vectors.dtype), vectors, precision="highest")
-
-
 @eqx.filter_jit
-def _filter(
-    stft: STFT,
-    mixture: Complex[Array, "frames frequencies channels"],
-    masks: Float[Array, "frames frequencies sources"],
-    reference_microphone: int,
-    num_samples: int,
+def _samples(
+    stft: STFT, spectrograms: Complex[Array, "sources frames frequencies"], num_samples: int
 ) -> Float[Array, "sources {num_samples}"]:
-    return stft.inverse(multichannel_wiener(mixture, masks, reference_microphone), num_samples)
+    return stft.inverse(spectrograms, num_samples)
 
 
 @eqx.filter_jit
@@ -242,8 +250,7 @@ def _probabilities(
 
 def _doubts(solution: Solution, direction_posterior: np.ndarray, directions: np.ndarray) -> Iterator[str]:
     """Reasons to doubt what was inferred."""
-    if solution.status in (Status.bound_decreased, Status.nonfinite, Status.interrupted):
-        yield solution.status.explanation
+    yield from _failures(solution)
     if solution.status is Status.nonfinite:
         return
     for source, probability in enumerate(direction_posterior.max(axis=1), 1):
@@ -252,6 +259,11 @@ def _doubts(solution: Solution, direction_posterior: np.ndarray, directions: np.
     for first, second in combinations(range(len(directions)), 2):
         if directions[first] == directions[second]:
             yield f"sources {first + 1} and {second + 1} share one direction: they may be one source."
+
+
+def _failures(solution: Solution) -> Iterator[str]:
+    if solution.status in (Status.bound_decreased, Status.nonfinite, Status.interrupted):
+        yield solution.status.explanation
 
 
 class _Clock:

@@ -10,9 +10,9 @@ import jax
 from vbss.audio import STFT
 from vbss.errors import InputError, one_of, whole_number
 from vbss.inference import EM
-from vbss.models import LDACGMM
+from vbss.pipeline import Pipeline, SumModel, Wiener
 
-MODELS = {"cgmm": LDACGMM}
+MODELS = ("cgmm", "cgmm+nmf")
 ALGORITHMS = {"em": EM(), "em-derived": EM(updates="derived")}
 PRECISIONS = ("float32", "float64")
 
@@ -22,25 +22,30 @@ class Settings:
     """How a recording is analysed.
 
     Attributes:
-        model: "cgmm" (`vbss.models.LDACGMM`).
+        model: "cgmm+nmf" (`vbss.models.LDACGMM`, from whose masks `vbss.models.LocalGaussianNMF` starts), "cgmm" (masks
+            and one multichannel Wiener filter), or a `vbss.Pipeline`.
         algorithm: "em", "em-derived" (the same updates, derived from the program instead of by hand), or an `EM`.
         precision: "float32" or "float64", of all that is computed; sounds come back in the recording's own.
-        max_steps: iterations at most.
+        max_steps: iterations of the mixture model at most.
+        num_components: spectra of each source in "cgmm+nmf".
+        max_sum_steps: iterations of the sum model at most, in "cgmm+nmf".
         window: length of the analysis window, seconds.
         hop: from one window to the next, seconds.
         num_directions: candidate azimuths, evenly on the circle.
-        loading: white noise that the model adds to each whitened bin, relative to its power. Ten times less changes
-            little; without any, bins of nearly rank one count without limit and lead directions astray.
-        seed: of a random start; the start of "cgmm" is not random.
+        loading: white noise that the models add to each whitened bin or source, relative to its power. Ten times less
+            changes little; without any, bins of nearly rank one count without limit and lead directions astray.
+        seed: of a random start: that of the sum model's spectra.
 
     Raises:
         InputError: for a name that is not known or a number out of its range.
     """
 
-    model: str = "cgmm"
+    model: str | Pipeline = "cgmm+nmf"
     algorithm: str | EM = "em"
     precision: str = "float32"
     max_steps: int = 30
+    num_components: int = 16
+    max_sum_steps: int = 60
     window: float = 0.128
     hop: float = 0.032
     num_directions: int = 72
@@ -48,11 +53,18 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        one_of("model", self.model, MODELS)
+        if not isinstance(self.model, Pipeline):
+            one_of("model", self.model, MODELS)
         if not isinstance(self.algorithm, EM):
             one_of("algorithm", self.algorithm, ALGORITHMS)
         one_of("precision", self.precision, PRECISIONS)
-        for name, low, high in (("max_steps", 1, None), ("num_directions", 1, 1440), ("seed", 0, 2**32 - 1)):
+        for name, low, high in (
+            ("max_steps", 1, None),
+            ("num_components", 1, None),
+            ("max_sum_steps", 1, None),
+            ("num_directions", 1, 1440),
+            ("seed", 0, 2**32 - 1),
+        ):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), low, high))
         for name in ("window", "hop", "loading"):
             value = getattr(self, name)
@@ -61,6 +73,17 @@ class Settings:
             object.__setattr__(self, name, float(value))
         if not (math.isfinite(self.loading) and self.loading >= 0):
             raise InputError(f"loading must be a number, 0 or more, got {self.loading!r}.")
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The model itself."""
+        if isinstance(self.model, Pipeline):
+            return self.model
+        if self.model == "cgmm":
+            return Pipeline(output=Wiener())
+        # Without loading the sum model has no bound.
+        loading = self.loading or 1e-10
+        return Pipeline(output=SumModel(self.num_components, self.max_sum_steps, loading=loading))
 
     def check_num_sources(self, num_sources: Any) -> int:
         """A number of sources that can be; an `InputError` otherwise."""

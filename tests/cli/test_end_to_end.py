@@ -41,8 +41,10 @@ def test_separate(scene, mix, tmp_path):
     out = tmp_path / "result"
     assert main(["separate", str(mix), "--sources", "2", "--array", ARRAY, "--out", str(out)]) == 0
     report = json.loads((out / "report.json").read_text())
-    assert report["status"] in ("converged", "max_steps")
-    assert len(report["elbo"]) == report["num_steps"] + 1
+    assert [stage["model"] for stage in report["inference"]] == ["LDACGMM", "LocalGaussianNMF"]
+    for stage in report["inference"]:
+        assert stage["status"] in ("converged", "max_steps")
+        assert len(stage["elbo"]) == stage["num_steps"] + 1
     assert_located(report, scene)
     assert sum(source["energy_share"] for source in report["sources"]) == pytest.approx(1.0)
     assert soundfile.info(out / "source_1.wav").frames == scene.mixture.shape[1]

@@ -39,6 +39,9 @@ class StandIn:
         if sources is None:
             sources = np.stack([recording.samples[0] / (n + 2) for n in range(num_sources)])
         azimuths = np.arange(4) * np.pi / 2
+        solution = SimpleNamespace(
+            model=self, status=Status[self.status], elbo=np.array([-2.0, -1.0]), num_steps=np.array(2)
+        )
         return SimpleNamespace(
             sources=sources,
             sample_rate=recording.sample_rate,
@@ -49,8 +52,8 @@ class StandIn:
             warnings=self.warnings,
             reference_microphone=0,
             energy_shares=np.full(num_sources, 1 / num_sources),
-            solution=SimpleNamespace(status=Status[self.status], elbo=np.array([-2.0, -1.0]), num_steps=np.array(2)),
-            seconds={"transform": 0.1, "inference": 0.2},
+            solutions={"mixture model": solution},
+            seconds={"transform": 0.1, "mixture model": 0.2},
         )
 
 
@@ -112,16 +115,31 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
 
     report = json.loads((out / "report.json").read_text())
     assert report == {
-        "schema_version": 2,
+        "schema_version": 3,
         "vbss_version": version("vbss"),
-        "model": "cgmm",
+        "model": "cgmm+nmf",
         "algorithm": "em",
         "precision": "float32",
-        "settings": {"max_steps": 30, "window": 0.128, "hop": 0.032, "num_directions": 72, "loading": 1e-4, "seed": 0},
-        "status": "converged",
+        "settings": {
+            "max_steps": 30,
+            "num_components": 16,
+            "max_sum_steps": 60,
+            "window": 0.128,
+            "hop": 0.032,
+            "num_directions": 72,
+            "loading": 1e-4,
+            "seed": 0,
+        },
         "warnings": [],
-        "num_steps": 2,
-        "elbo": [-2.0, -1.0],
+        "inference": [
+            {
+                "stage": "mixture model",
+                "model": "StandIn",
+                "status": "converged",
+                "num_steps": 2,
+                "elbo": [-2.0, -1.0],
+            }
+        ],
         "input": {
             "files": [str(mix)],
             "sample_rate": SAMPLE_RATE,
@@ -142,7 +160,7 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
             }
             for n in range(2)
         ],
-        "seconds": {"transform": 0.1, "inference": 0.2},
+        "seconds": {"transform": 0.1, "mixture model": 0.2},
     }
     output = capsys.readouterr()
     assert output.err == ""  # no progress bar: it is not a terminal
@@ -166,6 +184,8 @@ DEFAULTS = dataclasses.asdict(Settings()) | {"reference_microphone": 0}
         ({"directions": 24, "window": 0.032, "hop": 0.008}, {"num_directions": 24, "window": 0.032, "hop": 0.008}),
         ({"model": "cgmm", "algorithm": "em-derived"}, {"model": "cgmm", "algorithm": "em-derived"}),
         ({"precision": "float64"}, {"precision": "float64"}),
+        ({"components": 4, "sum_iterations": 9}, {"num_components": 4, "max_sum_steps": 9}),
+        ({"num_components": 5, "max_sum_steps": 8}, {"num_components": 5, "max_sum_steps": 8}),
     ],
 )
 def test_options_reach_separate(separate, stand_in, given, reach):
@@ -212,7 +232,7 @@ def test_quiet_says_nothing(separate, stand_in, out, mix, monkeypatch, capsys):
         ({"seed": 2**32}, "--seed: must be a whole number from 0 to 4294967295"),
         ({"window": "long"}, "--window"),
         ({"loading": "little"}, "--loading"),
-        ({"model": "rhubarb"}, "model must be one of cgmm, got 'rhubarb'"),
+        ({"model": "rhubarb"}, "model must be one of cgmm, cgmm+nmf, got 'rhubarb'"),
         ({"algorithm": "rhubarb"}, "algorithm must be one of em, em-derived, got 'rhubarb'"),
         ({"precision": "float16"}, "precision must be one of float32, float64, got 'float16'"),
         ({"rhubarb": 1}, "--rhubarb"),
@@ -300,7 +320,7 @@ def test_a_nonfinite_posterior_is_code_1_and_writes_nothing(separate, stand_in, 
 def test_the_step_limit_is_a_success(separate, stand_in, out, capsys):
     stand_in.status = "max_steps"
     assert separate() == 0
-    assert json.loads((out / "report.json").read_text())["status"] == "max_steps"
+    assert json.loads((out / "report.json").read_text())["inference"][0]["status"] == "max_steps"
     assert capsys.readouterr().err == ""
 
 

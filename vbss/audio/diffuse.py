@@ -48,6 +48,14 @@ def diffuse_whitening(
     return jnp.asarray(whitening, frequencies.dtype)
 
 
+def whitened(
+    whitening: Float[Array, "frequencies microphones microphones"],
+    vectors: Complex[Array, "frequencies any microphones"],
+) -> Complex[Array, "frequencies any microphones"]:
+    """Vectors of the microphones, each times its frequency's matrix."""
+    return jnp.einsum("fmn,fan->fam", whitening.astype(vectors.dtype), vectors, precision="highest")
+
+
 def active_frames(mixture: Complex[Array, "frames frequencies microphones"]) -> Bool[Array, " frames"]:
     """Which frames sound.
 

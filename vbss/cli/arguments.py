@@ -10,7 +10,19 @@ from vbss.errors import InputError
 
 EXIT_BAD_INPUT = 2
 
-_SETTINGS = ("model", "algorithm", "precision", "max_steps", "window", "hop", "num_directions", "loading", "seed")
+_SETTINGS = (
+    "model",
+    "algorithm",
+    "precision",
+    "max_steps",
+    "num_components",
+    "max_sum_steps",
+    "window",
+    "hop",
+    "num_directions",
+    "loading",
+    "seed",
+)
 # What the arguments of `vbss.separate`, of which its errors speak, are called here.
 OPTIONS = {name: f"--{name}" for name in _SETTINGS} | {
     "recording": "MIX",
@@ -18,6 +30,8 @@ OPTIONS = {name: f"--{name}" for name in _SETTINGS} | {
     "num_sources": "--sources",
     "reference_microphone": "--reference",
     "max_steps": "--iterations",
+    "num_components": "--components",
+    "max_sum_steps": "--sum-iterations",
     "num_directions": "--directions",
 }
 
@@ -107,10 +121,19 @@ def add_settings(parser: Parser) -> None:
         destination = names[-1].removeprefix("--").replace("-", "_")
         group.add_argument(*names, dest=destination, help=f"{help} (%(default)s)", **options)
 
-    add("--model", default="cgmm", help="cgmm")
+    add("--model", default="cgmm+nmf", help="cgmm+nmf, or cgmm: faster, one filter for the whole recording")
     add("--algorithm", default="em", help="em, or em-derived: the same updates, derived from the model's program")
     add("--precision", default="float32", help="float32 or float64")
     add("--iterations", "--max-steps", type=at_least(1), default=30, metavar="N", help="at most so many steps")
+    add("--components", "--num-components", type=at_least(1), default=16, metavar="N", help="spectra of each source")
+    add(
+        "--sum-iterations",
+        "--max-sum-steps",
+        type=at_least(1),
+        default=60,
+        metavar="N",
+        help="at most so many steps of the model in which sources overlap",
+    )
     add("--window", type=float, default=0.128, metavar="S", help="length of the analysis window, s")
     add("--hop", type=float, default=0.032, metavar="S", help="from one window to the next, s")
     add("--directions", "--num-directions", type=at_least(1), default=72, metavar="D", help="candidate azimuths")

@@ -37,9 +37,9 @@ def infer(run: "Callable[..., Result]", what: str, quiet: bool) -> "Result":
         except InputError as error:
             raise in_options(error, OPTIONS) from error
 
-    status = result.solution.status
-    if status.name == "interrupted":
-        raise KeyboardInterrupt
-    if status.name == "nonfinite":
-        raise InferenceFailed(status.explanation)
+    for solution in result.solutions.values():
+        if solution.status.name == "interrupted":
+            raise KeyboardInterrupt
+        if solution.status.name == "nonfinite":
+            raise InferenceFailed(solution.status.explanation)
     return result

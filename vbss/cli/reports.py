@@ -38,7 +38,7 @@ def localization_report(
     def degrees(angles: Any) -> list[float]:
         return (np.degrees(np.asarray(angles, dtype=float)).round(6) % 360).tolist()
 
-    solution, settings = result.solution, result.settings
+    settings = result.settings
     channels, samples = recording.samples.shape
     grid = degrees(result.azimuths)
     posteriors = np.asarray(result.direction_posterior, dtype=float).tolist()
@@ -51,19 +51,35 @@ def localization_report(
     ]
     algorithm = settings.algorithm if isinstance(settings.algorithm, str) else repr(settings.algorithm)
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "vbss_version": version("vbss"),
-        "model": settings.model,
+        "model": settings.model if isinstance(settings.model, str) else repr(settings.model),
         "algorithm": algorithm,
         "precision": settings.precision,
         "settings": {
             name: getattr(settings, name)
-            for name in ("max_steps", "window", "hop", "num_directions", "loading", "seed")
+            for name in (
+                "max_steps",
+                "num_components",
+                "max_sum_steps",
+                "window",
+                "hop",
+                "num_directions",
+                "loading",
+                "seed",
+            )
         },
-        "status": solution.status.name,
         "warnings": list(result.warnings),
-        "num_steps": int(solution.num_steps),
-        "elbo": np.asarray(solution.elbo, dtype=float).tolist(),
+        "inference": [
+            {
+                "stage": stage,
+                "model": type(solution.model).__name__,
+                "status": solution.status.name,
+                "num_steps": int(solution.num_steps),
+                "elbo": np.asarray(solution.elbo, dtype=float).tolist(),
+            }
+            for stage, solution in result.solutions.items()
+        ],
         "input": {
             "files": files,
             "sample_rate": recording.sample_rate,

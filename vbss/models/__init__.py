@@ -6,5 +6,6 @@ from vbss.models.factor_analysis import FactorAnalysis as FactorAnalysis
 from vbss.models.gmm import GaussianMixture as GaussianMixture
 from vbss.models.hidden_markov import HiddenMarkovModel as HiddenMarkovModel
 from vbss.models.linear_dynamical import LinearDynamicalSystem as LinearDynamicalSystem
+from vbss.models.local_gaussian_nmf import LocalGaussianNMF as LocalGaussianNMF
 from vbss.models.student_mixture import StudentMixture as StudentMixture
 from vbss.models.switching_linear_dynamical import SwitchingLinearDynamicalSystem as SwitchingLinearDynamicalSystem

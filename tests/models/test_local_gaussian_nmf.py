@@ -1,0 +1,241 @@
+"""The local Gaussian model: derivation, monotone and stationary updates, images, float32, and its program."""
+
+from functools import cache
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from numpyro import handlers
+from numpyro.infer import Predictive
+
+import vbss
+from vbss.context import relaxed_promotion
+from vbss.distributions import ComplexMultivariateNormal
+from vbss.hermitian import unpack
+from vbss.models import LocalGaussianNMF
+from vbss.models.local_gaussian_nmf_closed_forms import loaded, variances
+from vbss.models.local_gaussian_nmf_start import given_masks
+
+
+def _noise(key, *shape):
+    return jr.normal(key, shape, complex)
+
+
+@cache
+def _scene(frequencies=12, frames=60, size=3):
+    """Two sources of low-rank spectra and nearly rank-one covariance with faint noise; and the images of each."""
+    rng = np.random.default_rng(0)
+    spectra = rng.gamma(0.3, size=(frequencies, 2, 2))
+    activations = rng.gamma(0.3, size=(2, 2, frames))
+    variance = np.einsum("fkb,kbn->kfn", spectra, activations)
+    steering = np.exp(2j * np.pi * rng.random((2, frequencies, 1, size)))
+    steering = steering + 0.2 * np.exp(2j * np.pi * rng.random((2, frequencies, frames, size)))
+    signals = np.sqrt(variance / 2) * (rng.normal(size=variance.shape) + 1j * rng.normal(size=variance.shape))
+    images = signals[..., None] * steering
+    mixture = images.sum(0) + 0.01 * np.asarray(_noise(jr.key(0), frequencies, frames, size))
+    share = np.abs(images[..., 0]) ** 2
+    masks = 0.8 * share / share.sum(0) + 0.1
+    return jnp.asarray(mixture), jnp.asarray(np.moveaxis(masks, 0, -1)), images
+
+
+def _random(key, frequencies=2, frames=9, size=2):
+    mixture = _noise(key, frequencies, frames, size)
+    return mixture * jnp.exp(jr.normal(key, (frequencies, frames, 1))).astype(mixture.dtype)
+
+
+def _ratio(images, found):
+    """Signal to distortion in dB, at the first microphone."""
+    truth = images[..., 0]
+    return 10 * np.log10((np.abs(truth) ** 2).sum((1, 2)) / (np.abs(truth - np.asarray(found)) ** 2).sum((1, 2)))
+
+
+def _first_channel(mixture):
+    return jnp.zeros((mixture.shape[0], mixture.shape[2]), mixture.dtype).at[:, 0].set(1)
+
+
+@pytest.mark.parametrize("has_noise", [True, False])
+def test_derivation_holds(has_noise):
+    mixture = _random(jr.key(0)).at[1, 2].set(0)
+    is_observed = jr.bernoulli(jr.key(1), 0.8, mixture.shape[:2]).at[:, 1].set(False)
+    model = LocalGaussianNMF.init(2, 2, has_noise=has_noise, loading=1e-2)
+    report = vbss.check_derivation(model, (mixture, is_observed), num_states=3, contract=False)
+    assert report.passed, f"\n{report}"
+    assert {check.block for check in report.blocks if check.difference is not None} == set(model.schedule)
+    assert report.elbo_difference is not None and report.elbo_difference < 1e-12
+
+
+def test_contract_holds():
+    report = vbss.check_derivation(LocalGaussianNMF.init(2, 1, loading=1e-2), _random(jr.key(2)), num_states=1)
+    assert report.passed, f"\n{report}"
+
+
+def test_updates_never_lower_the_density_and_end_without_slope():
+    model = LocalGaussianNMF.init(2, 2, loading=1e-2)
+    algorithm = vbss.EM()
+
+    def run(key):
+        mixture = _random(key, frames=12)
+        posterior = algorithm.begin(model, (mixture,), given_masks_of(key, mixture), key)
+        observations = algorithm.constants(model, posterior, (mixture,))
+
+        def step(points, _):
+            _, later, bound = algorithm.step(model, with_points(posterior, points), (mixture,), observations)
+            return later.points, bound
+
+        points, bounds = jax.lax.scan(step, posterior.points, length=400)
+
+        def density(spectra):
+            at_end = with_points(posterior, {**points, "spectra": spectra})
+            return algorithm.elbo(model, at_end, (mixture,), observations)
+
+        return bounds, jnp.abs(jax.grad(density)(points["spectra"]) * points["spectra"]).max()
+
+    def given_masks_of(key, mixture):
+        masks = jax.nn.softmax(jr.normal(key, (*mixture.shape[:2], 2)), -1)
+        return given_masks(model, mixture, masks, key=key)
+
+    def with_points(posterior, points):
+        return eqx.tree_at(lambda p: p.points, posterior, points)
+
+    bounds, slopes = jax.jit(jax.vmap(run))(jr.split(jr.key(0), 50))
+    assert np.diff(bounds).min() > -1e-9
+    assert (bounds[:, -1] - bounds[:, 0]).min() > 1
+    assert np.median(slopes) < 1e-2
+
+
+def test_bound_is_the_density_of_normal_sums():
+    mixture, masks, _ = _scene()
+    model = LocalGaussianNMF.init(2, 2, loading=1e-2)
+    start = given_masks(model, mixture, masks, key=jr.key(0))
+    solution = vbss.fit(model, mixture, start=start, max_steps=0)
+    variance = variances(model, start["spectra"], start["activations"])
+    covariance = unpack(loaded(start["spatial_covariance"], model.loading))
+    total = jnp.einsum("kfn,fkij->fnij", variance.astype(complex), covariance)
+    with relaxed_promotion():
+        expected = ComplexMultivariateNormal(covariance_matrix=total).log_prob(mixture).sum()
+    np.testing.assert_allclose(solution.elbo[-1], expected, rtol=1e-12)
+
+
+def test_images_are_the_posterior_means():
+    mixture, masks, _ = _scene()
+    model = LocalGaussianNMF.init(2, 3, has_noise=False)
+    solution = vbss.fit(model, mixture, start=given_masks(model, mixture, masks, key=jr.key(0)), max_steps=3)
+    points = solution.posterior.points
+    variance = variances(model, points["spectra"], points["activations"])
+    covariance = unpack(loaded(points["spatial_covariance"], model.loading))
+    own = jnp.einsum("kfn,fkij->kfnij", variance.astype(complex), covariance)
+    expected = jnp.einsum("kfnij,fnj->kfni", own, jnp.linalg.solve(own.sum(0), mixture[..., None])[..., 0])
+    images = model.images(solution.posterior, mixture)
+    np.testing.assert_allclose(images, expected, atol=1e-9)
+    np.testing.assert_allclose(images.sum(0), mixture, atol=1e-9)
+    first = model.images(solution.posterior, mixture, _first_channel(mixture))
+    np.testing.assert_allclose(first, images[..., 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.complex64, jnp.complex128])
+def test_sources_are_separated_beyond_what_masks_can(dtype):
+    mixture, masks, images = _scene()
+    masked = _ratio(images, np.moveaxis(np.asarray(masks), -1, 0) * np.asarray(mixture)[..., 0])
+    given, masks = mixture.astype(dtype), masks.astype(jnp.finfo(dtype).dtype)
+    model = LocalGaussianNMF.init(2, 3)
+    solution = vbss.fit(
+        model, given, vbss.EM(tolerance=0.0), start=given_masks(model, given, masks, key=jr.key(0)), max_steps=40
+    )
+    assert solution.status is vbss.Status.max_steps
+    assert np.diff(solution.elbo).min() > -1e-4 * masks[..., 0].size
+    separated = _ratio(images, model.images(solution.posterior, given, _first_channel(given)))
+    assert (separated - masked).min() > 1
+
+
+def test_missing_and_silent_bins_are_integrated_out():
+    mixture, masks, _ = _scene()
+    model = LocalGaussianNMF.init(2, 2)
+    is_observed = jnp.ones(mixture.shape[:2], bool).at[:, 40:].set(False).at[3, :30].set(False)
+    broken = jnp.where(is_observed[..., None], mixture, 1e100 * mixture[::-1])
+    start = given_masks(model, mixture, masks, is_observed, key=jr.key(0))
+    runs = [vbss.fit(model, (data, is_observed), start=start, max_steps=5) for data in (mixture, broken)]
+    np.testing.assert_allclose(runs[0].elbo, runs[1].elbo, rtol=1e-12)
+    silent = vbss.fit(model, jnp.where(is_observed[..., None], mixture, 0), start=start, max_steps=5)
+    np.testing.assert_allclose(silent.elbo, runs[0].elbo, rtol=1e-12)
+    images = model.images(runs[1].posterior, broken, None, is_observed)
+    assert bool(jnp.isfinite(images).all()) and float(jnp.abs(images[:, :, 40:]).max()) == 0
+    # As if these frames did not exist.
+    short = {**start, "activations": start["activations"][:, :40]}
+    alone = vbss.fit(model, (mixture[:, :40], is_observed[:, :40]), start=short, max_steps=5)
+    np.testing.assert_allclose(alone.elbo, runs[0].elbo, rtol=1e-12)
+    np.testing.assert_allclose(
+        given_masks(model, broken, masks, is_observed, key=jr.key(0))["spatial_covariance"],
+        start["spatial_covariance"],
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("has_noise", [True, False])
+def test_float32_is_finite_with_silence_and_rank_one_bins(has_noise):
+    mixture, masks, _ = _scene()
+    mixture = mixture.at[0].set(mixture[0, :, :1])  # the microphones hear the same
+    mixture = mixture.at[:, :4].set(0).at[2].set(0)
+    mixture = mixture.at[:, 50:].multiply(1e-6).astype(jnp.complex64)
+    masks = masks.at[4, :, 0].set(0).at[4, :, 1].set(1).astype(jnp.float32)  # a source without a bin
+    model = LocalGaussianNMF.init(2, 3, has_noise=has_noise)
+    start = given_masks(model, mixture, masks, key=jr.key(0))
+    solution = vbss.fit(model, mixture, vbss.EM(tolerance=0.0), start=start, max_steps=150)
+    assert solution.elbo.dtype == np.float32 and np.isfinite(solution.elbo).all()
+    assert np.diff(solution.elbo).min() > -1e-3 * masks[..., 0].size
+    images = model.images(solution.posterior, mixture)
+    for leaf in (*jax.tree.leaves(solution.posterior.points), images.real):
+        assert leaf.dtype == jnp.float32 and bool(jnp.isfinite(leaf).all())
+
+
+def test_level_shifts_the_bound_by_a_constant():
+    mixture, masks, _ = _scene()
+    model = LocalGaussianNMF.init(2, 2)
+    start = given_masks(model, mixture, masks, key=jr.key(0))
+    louder = {**start, "spectra": start["spectra"] * 1e-6}
+    runs = [vbss.fit(model, x, start=s, max_steps=5) for x, s in ((mixture, start), (mixture * 1e-3, louder))]
+    np.testing.assert_allclose(np.diff(runs[0].elbo), np.diff(runs[1].elbo), rtol=1e-9)
+
+
+def test_a_random_start_is_better_than_nothing():
+    mixture, _, _ = _scene()
+    solution = vbss.fit(LocalGaussianNMF.init(2, 2), mixture, max_steps=5)
+    assert np.diff(solution.elbo).min() > 0
+
+
+def test_program_samples_what_it_says():
+    mixture, masks, _ = _scene()
+    model = LocalGaussianNMF.init(2, 2)
+    points = given_masks(model, mixture, masks, key=jr.key(0))
+    repeated = {name: jnp.broadcast_to(value, (400, *value.shape)) for name, value in points.items()}
+    with relaxed_promotion():
+        drawn = Predictive(handlers.uncondition(model), posterior_samples=repeated)(jr.key(1), mixture)["mixture"]
+    variance = variances(model, points["spectra"], points["activations"])
+    trace = jnp.einsum("fkmm->kf", unpack(loaded(points["spatial_covariance"], model.loading))).real
+    expected = (variance * trace[..., None]).sum((0, 2))
+    ratio = (jnp.abs(drawn) ** 2).sum((2, 3)).mean(0) / expected
+    np.testing.assert_allclose(ratio, np.ones_like(ratio), atol=0.1)
+
+
+def test_bad_input_is_refused_by_name():
+    mixture, _, _ = _scene()
+    model = LocalGaussianNMF.init(2)
+    for data, message in (
+        (mixture[0], "frames, microphones"),
+        (mixture[..., :1], "at least 2 microphones"),
+        (mixture.real, "complex"),
+        (mixture * jnp.nan, "nan"),
+        (mixture * 0, "silent"),
+        ((mixture, jnp.zeros(mixture.shape[:2], bool)), "silent"),
+        ((mixture, jnp.ones(mixture.shape[:2])), "is_observed must be boolean"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vbss.fit(model, data)
+    with pytest.raises(ValueError, match="num_sources"):
+        LocalGaussianNMF.init(0)
+    with pytest.raises(ValueError, match="num_components"):
+        LocalGaussianNMF.init(2, 0)
+    with pytest.raises(ValueError, match="loading"):
+        LocalGaussianNMF.init(2, loading=0.0)

@@ -1,0 +1,158 @@
+"""The local Gaussian model with low-rank spectra: sources of full-rank spatial covariance that add up in every bin."""
+
+from collections.abc import Callable, Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array, Bool, Complex, Float
+
+from vbss.additive import Additive
+from vbss.densities import ComplexNormal
+from vbss.errors import InputError, whole_number
+from vbss.gated import Gated
+from vbss.hermitian import inverse_and_log_determinant, packed_identity, unpack
+from vbss.models import local_gaussian_nmf_closed_forms, local_gaussian_nmf_start
+from vbss.models.local_gaussian_nmf_closed_forms import bins, heard, loaded, variances
+from vbss.posteriors import Posterior
+from vbss.program import Model, point
+
+
+class LocalGaussianNMF(Model):
+    """x_fn = sum_k c_fkn with images c_fkn ~ N_C(0, v_fkn R_fk), where v_fkn = sum_b T_fkb V_kbn.
+
+    The images are integrated out: x_fn ~ N_C(0, S_fn), S_fn = sum_k v_fkn R_fk, so that every bin may hold several
+    sources, and what is fitted belongs to one recording. Their posterior is normal again; `images` is its mean. Noise
+    is one class more, after the sources, with one component and so the same colour all the time.
+
+    Likelihoods have many maxima: start from the masks of a mixture model (`vbss.models.LDACGMM`) by
+    `vbss.models.local_gaussian_nmf_start.given_masks`. Source: Ozerov and Fevotte, "Multichannel nonnegative matrix
+    factorization in convolutive mixtures for audio source separation" (2010); Duong, Vincent and Gribonval,
+    "Under-determined reverberant audio source separation using a full-rank spatial covariance model" (2010); Sawada,
+    Kameoka, Araki and Ueda, "Multichannel extensions of non-negative matrix factorization with complex-valued data"
+    (2013), for the updates.
+
+    Attributes:
+        loading: white noise that every image carries, relative to its power: R stands for R + loading tr(R) / M I. It
+            bounds the density, and what float32 must resolve.
+        num_sources: sources, without the noise.
+        num_components: B, of each source.
+        has_noise: whether there is a class of noise.
+
+    The program takes `mixture`, complex (F, N, M), and optionally `is_observed`, boolean (F, N): other bins are
+    integrated out, whatever finite values they hold, as are silent ones. Bins keep their levels, which the spectra
+    explain, so they must not be normalised; whitened microphones (`vbss.audio.diffuse_whitening`) suit the loading.
+    Site: `mixture` (F, N plates). Points, with K classes and C components in all: `spatial_covariance` (R, packed by
+    `vbss.hermitian.pack`, (F, K, M*M)), `spectra` (T, (F, C)), `activations` (V, (C, N)).
+    """
+
+    loading: Float[Array, ""]
+    num_sources: int = eqx.field(static=True)
+    num_components: int = eqx.field(static=True)
+    has_noise: bool = eqx.field(static=True)
+
+    schedule = ("spectra", "activations", "spatial_covariance")
+
+    @classmethod
+    def init(
+        cls, num_sources: int, num_components: int = 16, *, has_noise: bool = True, loading: float = 1e-4
+    ) -> "LocalGaussianNMF":
+        """A model for any array and recording.
+
+        Args:
+            num_components: of each source; few cannot hold speech, and more cost little.
+            loading: 1e-4 is safe in float32; where it stands beside white noise, less changes little.
+
+        Raises:
+            InputError: if a number is not positive.
+        """
+        num_sources = whole_number("num_sources", num_sources, 1)
+        num_components = whole_number("num_components", num_components, 1)
+        if not 0 < loading < jnp.inf:
+            raise InputError(f"loading must be positive, got {loading!r}")
+        return cls(jnp.asarray(loading, float), num_sources, num_components, has_noise)
+
+    @property
+    def num_classes(self) -> int:
+        """The sources, and the noise if there is any."""
+        return self.num_sources + self.has_noise
+
+    def __call__(self, mixture: Complex[Array, "f n m"], is_observed: Bool[Array, "f n"] | None = None) -> None:
+        num_frequencies, num_frames, size = mixture.shape
+        num_components = self.num_sources * self.num_components + self.has_noise
+        dtype = mixture.real.dtype
+
+        identity = packed_identity(size, dtype).reshape(1, 1, -1)
+        covariance = jnp.broadcast_to(identity, (num_frequencies, self.num_classes, size**2))
+        covariance = point("spatial_covariance", covariance, Additive(event_rank=1))
+        spectra = point("spectra", jnp.ones((num_frequencies, num_components), dtype), Additive())
+        activations = point("activations", jnp.ones((num_components, num_frames), dtype), Additive())
+        variance = variances(self, spectra, activations)
+        total = jnp.einsum("fkp,kfn->fnp", loaded(covariance, self.loading), variance, precision="highest")
+
+        precision, log_determinant = inverse_and_log_determinant(total)
+        density = ComplexNormal(
+            precision=("fnp", precision), log_determinant=("fn", log_determinant), power=("", jnp.ones((), dtype))
+        )
+        is_heard = heard((mixture, is_observed))
+        with numpyro.plate("frequencies", num_frequencies, dim=-2), numpyro.plate("frames", num_frames, dim=-1):
+            gated = Gated("fn", {}, density).mask(is_heard)
+            numpyro.sample("mixture", gated, obs=jnp.where(is_heard[..., None], mixture, 0))
+
+    def start(
+        self, key: Array, mixture: Complex[Array, "f n m"], is_observed: Bool[Array, "f n"] | None = None
+    ) -> Mapping[str, Array]:
+        """From random masks, which say nothing of the sources: `local_gaussian_nmf_start.given_masks` knows better."""
+        key_masks, key_start = jax.random.split(key)
+        shape = (*mixture.shape[:2], self.num_sources)
+        masks = jax.nn.softmax(jax.random.normal(key_masks, shape, mixture.real.dtype), -1)
+        return local_gaussian_nmf_start.given_masks(self, mixture, masks, is_observed, key=key_start)
+
+    def closed_forms(self) -> Mapping[str, Callable]:
+        return local_gaussian_nmf_closed_forms.CLOSED_FORMS
+
+    @eqx.filter_jit
+    def images(
+        self,
+        posterior: Posterior,
+        mixture: Complex[Array, "f n m"],
+        channel: Complex[Array, "f m"] | None = None,
+        is_observed: Bool[Array, "f n"] | None = None,
+    ) -> Complex[Array, "k f n"] | Complex[Array, "k f n m"]:
+        """The posterior mean of every source's image, without the noise: the multichannel Wiener filter of each bin.
+
+        v R S^-1 x; in bins that were not observed, 0. All classes' images add up to the mixture.
+
+        Args:
+            posterior: of `vbss.fit` on this mixture.
+            channel: weights of the microphones at each frequency, whose combination is wanted: a row of the identity,
+                or of the inverse of a whitening. By default all microphones.
+        """
+        found = bins(self, posterior, (mixture, is_observed))
+        size = mixture.shape[-1]
+        filtered = jax.lax.complex(found.filtered[:, :size], found.filtered[:, size:])
+        covariance = unpack(found.covariance[:, : self.num_sources])
+        gain = found.variance[: self.num_sources] * jnp.sqrt(found.level)[None]
+        if channel is None:
+            means = jnp.einsum("fkij,fjn->kfni", covariance, filtered, precision="highest")
+            return gain[..., None].astype(means.dtype) * means
+        rows = jnp.einsum("fi,fkij->fkj", channel, covariance, precision="highest")
+        means = jnp.einsum("fkj,fjn->kfn", rows, filtered, precision="highest")
+        return gain.astype(means.dtype) * means
+
+    def validate(self, mixture: Array, is_observed: Array | None = None) -> None:
+        if mixture.ndim != 3 or mixture.shape[2] < 2:
+            raise InputError(
+                "mixture must have shape (frequencies, frames, microphones) with at least 2 microphones, got "
+                f"{mixture.shape}"
+            )
+        if not jnp.issubdtype(mixture.dtype, jnp.complexfloating):
+            raise InputError(f"mixture must be complex, got {mixture.dtype}")
+        if is_observed is not None and (is_observed.shape != mixture.shape[:2] or is_observed.dtype != bool):
+            raise InputError(
+                f"is_observed must be boolean of shape (frequencies, frames) {mixture.shape[:2]}, got "
+                f"{is_observed.dtype} of shape {is_observed.shape}"
+            )
+        if not bool(heard((mixture, is_observed)).any()):
+            raise InputError("mixture must not be silent")

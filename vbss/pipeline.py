@@ -1,0 +1,164 @@
+"""From a recording's bins to its sources, as a value: a mixture model's masks, and what makes sounds of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from vbss.audio.diffuse import whitened
+from vbss.audio.filters import apply_masks, multichannel_wiener
+from vbss.errors import InputError, whole_number
+from vbss.inference import EM, Solution, fit
+from vbss.models import LDACGMM, LocalGaussianNMF
+from vbss.models.local_gaussian_nmf_start import given_masks
+from vbss.posteriors import Posterior
+
+Progress = Callable[[int, int, float], Any]
+
+
+class Bins(NamedTuple):
+    """What is heard.
+
+    Attributes:
+        mixture: the spectrogram.
+        whitening: of each frequency (`vbss.audio.diffuse_whitening`).
+        reference_microphone: whose sound is wanted, counted from 0.
+    """
+
+    mixture: Complex[Array, "frames frequencies microphones"]
+    whitening: Float[Array, "frequencies microphones microphones"]
+    reference_microphone: int
+
+
+class Sounds(NamedTuple):
+    """What an output makes of the bins.
+
+    Attributes:
+        spectrograms: of each source as the reference microphone hears it.
+        solution: of the output's own inference, if it has one.
+    """
+
+    spectrograms: Complex[Array, "sources frames frequencies"]
+    solution: Solution | None = None
+
+
+class Output(ABC):
+    """How masks become sounds."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        bins: Bins,
+        masks: Float[Array, "frames frequencies sources"],
+        *,
+        key: Array,
+        progress: Progress | None = None,
+    ) -> Sounds:
+        """The sources of some bins, given the probability that a source owns a bin."""
+
+
+@dataclass(frozen=True)
+class Masking(Output):
+    """The masks times the mixture (`vbss.audio.apply_masks`)."""
+
+    def __call__(self, bins, masks, *, key, progress=None):
+        return Sounds(apply_masks(bins.mixture, masks, bins.reference_microphone))
+
+
+@dataclass(frozen=True)
+class Wiener(Output):
+    """One multichannel Wiener filter for the whole recording (`vbss.audio.multichannel_wiener`)."""
+
+    def __call__(self, bins, masks, *, key, progress=None):
+        return Sounds(_wiener(bins.mixture, masks, bins.reference_microphone))
+
+
+@dataclass(frozen=True)
+class SumModel(Output):
+    """The local Gaussian model, in which sources overlap, started from the masks; its filter differs from bin to bin.
+
+    Attributes:
+        num_components: of each source's spectra (`vbss.models.LocalGaussianNMF`).
+        max_steps: iterations at most.
+        has_noise: whether there is a class of noise beside the sources; it is left out of the sounds.
+        loading: white noise that every source is taken to carry.
+        algorithm: of the inference.
+    """
+
+    num_components: int = 16
+    max_steps: int = 60
+    has_noise: bool = True
+    loading: float = 1e-4
+    algorithm: EM = EM()
+
+    def __post_init__(self):
+        whole_number("num_components", self.num_components, 1)
+        whole_number("max_steps", self.max_steps, 1)
+
+    def __call__(self, bins, masks, *, key, progress=None):
+        model = LocalGaussianNMF.init(
+            masks.shape[-1], self.num_components, has_noise=self.has_noise, loading=self.loading
+        )
+        key_start, key_fit = jax.random.split(key)
+        white, start = _started(model, bins.mixture, bins.whitening, masks, key_start)
+        solution = fit(
+            model, white, self.algorithm, key=key_fit, start=start, max_steps=self.max_steps, progress=progress
+        )
+        assert isinstance(solution.posterior, Posterior)
+        # The whitening undone, of what the one microphone hears.
+        wanted = np.eye(bins.mixture.shape[-1])[bins.reference_microphone, None, :, None]
+        channel = np.linalg.solve(np.asarray(bins.whitening, np.float64), wanted)[..., 0]
+        images = model.images(solution.posterior, white, jnp.asarray(channel, white.dtype))
+        return Sounds(jnp.swapaxes(images, 1, 2) * _level(bins.mixture).astype(white.dtype), solution)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Start, mixture model and output of a separation.
+
+    Attributes:
+        mixture_model: the class of a `vbss.Model` made by `init(steering_vectors, num_sources, loading=...)`, with the
+            sites `source` and `direction`.
+        output: what makes sounds of the masks.
+        start_window: s; the directions to start from are found in a window of that length where the recording's own is
+            longer; None starts as the model does by itself.
+    """
+
+    mixture_model: Any = LDACGMM
+    output: Output = SumModel()
+    start_window: float | None = 0.064
+
+    def __post_init__(self):
+        if self.start_window is not None and not self.start_window > 0:
+            raise InputError(f"start_window must be positive or None, got {self.start_window!r}")
+
+
+_wiener = eqx.filter_jit(multichannel_wiener)
+
+
+@eqx.filter_jit
+def _level(mixture: Complex[Array, "frames frequencies microphones"]) -> Float[Array, ""]:
+    """A level that brings powers within the range of the number format."""
+    peak = jnp.max(jnp.abs(mixture))
+    return jnp.where(peak > 0, peak, 1)
+
+
+@eqx.filter_jit
+def _started(
+    model: LocalGaussianNMF,
+    mixture: Complex[Array, "frames frequencies microphones"],
+    whitening: Float[Array, "frequencies microphones microphones"],
+    masks: Float[Array, "frames frequencies sources"],
+    key: Array,
+) -> tuple[Complex[Array, "frequencies frames microphones"], dict[str, Array]]:
+    """The mixture white and of one level, and where the model starts on it."""
+    level = _level(mixture)
+    scaled = jax.lax.complex(mixture.real / level, mixture.imag / level)
+    white = whitened(whitening, jnp.swapaxes(scaled, 0, 1))
+    return white, given_masks(model, white, jnp.swapaxes(masks, 0, 1), key=key)
