@@ -123,7 +123,28 @@ class Step(vbss.Model):
         numpyro.sample("y", dist.Normal(x, jnp.ones_like(y[0])).expand(y.shape).to_event(1), obs=y)
 
 
+class NoiseFloor(vbss.Model):
+    """A variance that is not proportional to the unknown."""
+
+    loc: Annotated[Array, vbss.Additive()]
+
+    def __call__(self, y):
+        with numpyro.plate("n", y.shape[0]):
+            numpyro.sample("y", dist.Normal(jnp.zeros_like(y), (1 + self.loc.sum()) ** 0.5), obs=y)
+
+
+class Powers(vbss.Model):
+    """Powers that add up to the variance."""
+
+    power: Annotated[Array, vbss.Additive()]
+
+    def __call__(self, y):
+        with numpyro.plate("n", y.shape[0]):
+            numpyro.sample("y", dist.Normal(jnp.zeros_like(y), self.power.sum() ** 0.5), obs=y)
+
+
 WRONG = {
+    NoiseFloor: ("'loc'", "-log|S| - tr(S^-1 X) with a covariance S proportional to 'loc'", "disagree"),
     ArgmaxOfStates: ("'z'", "linear in the states of 'z'", "disagree"),
     Step: ("'x'", "quadratic in 'x'", "disagree"),
     MeanOfStates: ("'z'", "linear in the states of 'z'", "disagree"),
@@ -153,6 +174,13 @@ def test_a_program_outside_the_rules_is_refused_before_the_first_step(wrong, dty
     message = str(error.value)
     assert site in message and f"is not {claim}" in message and reason in message
     assert "vbss.SVI" in message and message.startswith(wrong.__name__)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
+def test_powers_that_add_up_are_accepted_and_found(dtype):
+    model, y = _problem(Powers, dtype)
+    solution = vbss.fit(model, y, key=jr.key(4), max_steps=20)
+    assert float(solution.model.power.sum()) == pytest.approx(float((y**2).mean()), rel=1e-3)
 
 
 def test_the_probes_are_left_out_of_the_packages_models_and_where_told():

@@ -1,6 +1,7 @@
 """The kind of unknowns in which a covariance is linear: spectra and spatial covariances of sources that add up."""
 
 from math import isqrt
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -36,6 +37,7 @@ class Additive(Kind):
     """
 
     event_rank: int = eqx.field(static=True, default=0)
+    claim: ClassVar[str] = "-log|S| - tr(S^-1 X) with a covariance S proportional to"
 
     def __check_init__(self):
         if self.event_rank not in (0, 1):

@@ -5,6 +5,7 @@ as its factor or kind claims, they predict f's gradient at every other state. Gr
 sums would hide a wrong program in their rounding. Changes of f itself are compared, too: steps have no gradient.
 """
 
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import Any
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vbss.additive import Additive
 from vbss.compilation import compiled
 from vbss.errors import InputError
 from vbss.expectation import Observations, block_objective, observe, unknown_objective, with_unknown
@@ -67,6 +69,8 @@ def _readings(model: Model, posterior: Posterior, data: tuple, observations: Obs
     if block in posterior.factors:
         return posterior.factors[block].readings(block_objective(model, posterior, data, block, observations))
     kind, value, objective = unknown_objective(model, posterior, data, block, observations)
+    if isinstance(kind, Additive):
+        return [_of_multiples(block, kind, value, objective)]
     if not isinstance(kind, ReadKind):
         return []
     return [
@@ -79,6 +83,26 @@ def _readings(model: Model, posterior: Posterior, data: tuple, observations: Obs
             value.ndim - kind.rank,
         )
     ]
+
+
+def _of_multiples(block: str, kind: Additive, value: Array, objective: Callable[[Array], Array]) -> Reading:
+    """What f is at the multiples of a value whose covariance is proportional to it: -fit / c - cost log c."""
+
+    def of_scale(scale: Array) -> Array:
+        return objective(scale * value)
+
+    def coefficients(scale: Array) -> dict[str, Array]:
+        slope, curvature = jax.jvp(jax.grad(of_scale), (scale,), (scale,))
+        return {"fit": -(slope + curvature) * scale**2, "cost": -(2 * slope + curvature) * scale}
+
+    return Reading(
+        f"{kind.claim} {block!r}",
+        of_scale,
+        coefficients,
+        lambda read, scale: -read["fit"] / scale - read["cost"] * jnp.log(scale),
+        lambda key: jnp.exp(jax.random.normal(key, (), value.dtype)),
+        0,
+    )
 
 
 def elsewhere(model: Model, posterior: Posterior, key: Array) -> tuple[Model, Posterior]:
