@@ -64,6 +64,36 @@ def test_batches_are_factorised_and_solved_as_by_lapack(size):
     assert not calls_lapack(batches_without_lapack(function), *arguments)
 
 
+@pytest.mark.parametrize("size", [3, 11])
+def test_complex_batches_are_taken_too(size):
+    root = jr.normal(jr.key(0), (4, size, size + 2), complex)
+    arguments = root @ jnp.swapaxes(root, -1, -2).conj(), jr.normal(jr.key(1), (4, size, 5), complex)
+
+    def function(matrix, right):
+        factor = jnp.linalg.cholesky(matrix)
+        adjoint = solve_triangular(factor, right, trans=2, lower=True)
+        return factor, adjoint, cho_solve((factor, True), right), jnp.linalg.solve(matrix, right)
+
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, atol=1e-9), compiled(function)(*arguments), function(*arguments)
+    )
+    assert not calls_lapack(batches_without_lapack(lambda *both: function(*both)[:3]), *arguments)
+
+
+@pytest.mark.parametrize("size", [2, 9])
+def test_a_factor_reads_the_lower_triangle_and_fails_as_lapacks(size):
+    matrices = jnp.tril(spd(jr.key(0), 3, size)).at[1, 1, 1].set(-1.0).at[2].set(1.0)
+    lower = jnp.tril(jax.lax.linalg.cholesky(matrices, symmetrize_input=False))
+    ours = compiled(lambda m: jax.lax.linalg.cholesky(m, symmetrize_input=False))(matrices)
+    np.testing.assert_allclose(ours[0], lower[0], rtol=1e-9)
+    assert bool(jnp.isnan(ours[1][np.tril_indices(size)]).all()) and bool(jnp.isnan(lower[1, 0, 0]))
+    assert bool(jnp.isnan(ours[2]).any())
+
+
+def test_empty_matrices():
+    assert compiled(jnp.linalg.cholesky)(jnp.zeros((4, 0, 0))).shape == (4, 0, 0)
+
+
 def test_numpyros_densities_of_batches_do_without_lapack():
     precision, value = spd(jr.key(0), 7, 3), jr.normal(jr.key(1), (7, 3))
 

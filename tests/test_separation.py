@@ -17,6 +17,7 @@ from vbss.audio import (
 )
 from vbss.errors import InputError
 from vbss.inference import Solution, Status
+from vbss.pipeline import Sounds
 from vbss.separation import localize, separate
 
 SAMPLE_RATE = 8000
@@ -83,7 +84,8 @@ def known_masks(monkeypatch):
     # What is traced once would keep the first test's stand-in.
     for traced in ("_analysed", "_probabilities"):
         monkeypatch.setattr(vbss.separation, traced, inspect.unwrap(getattr(vbss.separation, traced)))
-    pipeline = vbss.Pipeline(SimpleNamespace(init=init), vbss.Wiener())
+    stand_in = type("StandIn", (vbss.Model,), {"init": staticmethod(init)})
+    pipeline = vbss.Pipeline(stand_in, vbss.Wiener())
     monkeypatch.setattr(vbss.Settings, "pipeline", property(lambda _: pipeline))
     monkeypatch.setattr(vbss.separation, "_short_start", lambda *_: {"start": jnp.ones(())})
     monkeypatch.setattr(vbss.separation, "fit", fit)
@@ -177,6 +179,7 @@ def test_two_plane_waves_are_separated_and_located():
         ({"seed": 2**32}, "seed must be a whole number, from 0 to 4294967295"),
         ({"loading": -1.0}, "loading must be a number, 0 or more, got -1.0"),
         ({"loading": float("nan")}, "loading"),
+        ({"loading": 0.0}, "loading must be positive"),
         ({"model": "rhubarb"}, "model must be one of cgmm, cgmm\\+nmf, got 'rhubarb'"),
         ({"algorithm": "rhubarb"}, "algorithm must be one of em, em-derived, got 'rhubarb'"),
         ({"precision": "float16"}, "precision must be one of float32, float64, got 'float16'"),
@@ -229,6 +232,28 @@ def test_silent_sources_share_alike(known_masks, monkeypatch):
     known_masks["images"] = images
     monkeypatch.setattr(vbss.separation, "_samples", lambda *_: jnp.zeros((2, 16000)))
     np.testing.assert_array_equal(separate(mixture, POSITIONS, 2).energy_shares, [0.5, 0.5])
+
+
+def test_where_the_sum_model_fails_the_mixture_models_sources_are_given(known_masks, monkeypatch):
+    class Failing(vbss.SumModel):
+        def __call__(self, analysis, masks, *, key, progress=None):
+            solution = KnownSolution(masks, masks)
+            object.__setattr__(solution, "status", Status.nonfinite)
+            spectrograms = jnp.full((2, *analysis.mixture.shape[:2]), jnp.nan, analysis.mixture.dtype)
+            return Sounds(spectrograms, solution)
+
+    images, mixture = recording()
+    known_masks["images"] = images
+    expected = separate(mixture, POSITIONS, 2)
+    pipeline = vbss.Pipeline(vbss.Settings().pipeline.mixture_model, Failing())
+    monkeypatch.setattr(vbss.Settings, "pipeline", property(lambda _: pipeline))
+    separation = separate(mixture, POSITIONS, 2)
+    np.testing.assert_array_equal(separation.sources, expected.sources)
+    assert separation.sum_solution.status is Status.nonfinite
+    assert separation.warnings[-2:] == (
+        Status.nonfinite.explanation,
+        "the sources are those of the mixture model, as the sum model failed.",
+    )
 
 
 def test_a_dead_channel_is_left_out(known_masks):

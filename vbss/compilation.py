@@ -86,7 +86,7 @@ def _is_rewritten(equation: JaxprEqn) -> bool:
     *batch, _, size = matrix.shape
     is_unrolled = size <= triangular.UNROLLED_SIZE
     is_small = is_unrolled or (size <= _LARGEST_SIZE and jax.default_backend() == "cpu")
-    is_plain = jnp.issubdtype(matrix.dtype, jnp.floating) and not equation.params.get("unit_diagonal")
+    is_plain = size > 0 and not equation.params.get("unit_diagonal")
     # One matrix and many right-hand sides are spread over threads as well.
     return is_small and is_plain and (prod(batch) > 1 or (is_unrolled and right.size > matrix.size))
 
@@ -105,6 +105,8 @@ def _triangular_solve(equation: JaxprEqn, factor: Array, right: Array) -> list[A
     is_transposed = parameters["transpose_a"]
     if not parameters["left_side"]:  # x A = b is A' x' = b'
         right, is_transposed = jnp.swapaxes(right, -1, -2), not is_transposed
+    if parameters["conjugate_a"]:
+        factor = factor.conj()
     if not parameters["lower"]:
         factor, is_transposed = jnp.swapaxes(factor, -1, -2), not is_transposed
     solve = triangular.batched_solve_upper if is_transposed else triangular.batched_solve_lower

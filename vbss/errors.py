@@ -1,7 +1,8 @@
 """The exception for input that cannot be right, and the checks that every part of the package needs."""
 
 from collections.abc import Iterable
-from numbers import Integral
+from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -19,6 +20,13 @@ def whole_number(name: str, value: Any, low: int, high: int | None = None) -> in
         limits = f"{low} or more" if high is None else f"from {low} to {high}"
         raise InputError(f"{name} must be a whole number, {limits}, got {value!r}.")
     return int(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """`value` as a `float`; an `InputError` unless it is a finite number above zero."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < inf:
+        raise InputError(f"{name} must be a positive number, got {value!r}.")
+    return float(value)
 
 
 def one_of(name: str, value: Any, choices: Iterable[str]) -> str:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from vbss.triangular import batched_cholesky, batched_solve_lower
+
 _UNROLLED_SIZE = 8  # above this many rows the straight-line code grows too long to compile quickly
 
 
@@ -66,15 +68,16 @@ def inverse_and_log_determinant(
     """
     size = isqrt(packed.shape[-1])
     if size > _UNROLLED_SIZE:
-        return _by_lapack(packed)
+        return _by_columns(packed)
     return _unrolled(packed, size)
 
 
-def _by_lapack(packed: Array) -> tuple[Array, Array]:
-    factor = jnp.linalg.cholesky(unpack(packed))
+def _by_columns(packed: Array) -> tuple[Array, Array]:
+    factor = batched_cholesky(unpack(packed))
     log_determinant = 2 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1).real).sum(-1)
     identity = jnp.broadcast_to(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
-    return pack(jax.scipy.linalg.cho_solve((factor, True), identity)), log_determinant
+    root = batched_solve_lower(factor, identity)
+    return pack(jnp.einsum("...ki,...kj->...ij", root.conj(), root, precision="highest")), log_determinant
 
 
 # Compiled by itself so that it is traced once for a shape, however often a program uses it.

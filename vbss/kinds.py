@@ -3,7 +3,7 @@
 A kind is declared where the unknown is declared: in the annotation of a model's field,
 `loc: Annotated[Array, Linear()]`, or in `vbss.point`. Each has one reading (one gradient, or a gradient and
 Hessian-vector products) and a bijection to unconstrained reals for gradient algorithms. What has no such reading is
-maximised numerically (`vbss.Numerical`).
+maximised numerically (`vbss.Numerical`), or made better by a step that never falls (`vbss.Additive`).
 """
 
 from abc import abstractmethod

@@ -13,17 +13,18 @@ from jaxtyping import Array, Complex, Float
 
 from vbss.audio.diffuse import whitened
 from vbss.audio.filters import apply_masks, multichannel_wiener
-from vbss.errors import InputError, whole_number
+from vbss.errors import InputError, positive, whole_number
 from vbss.inference import EM, Solution, fit
 from vbss.models import LDACGMM, LocalGaussianNMF
 from vbss.models.local_gaussian_nmf_start import given_masks
 from vbss.posteriors import Posterior
+from vbss.program import Model
 
 Progress = Callable[[int, int, float], Any]
 
 
-class Bins(NamedTuple):
-    """What is heard.
+class Analysis(NamedTuple):
+    """What an output starts from.
 
     Attributes:
         mixture: the spectrogram.
@@ -37,7 +38,7 @@ class Bins(NamedTuple):
 
 
 class Sounds(NamedTuple):
-    """What an output makes of the bins.
+    """What an output makes of the analysis.
 
     Attributes:
         spectrograms: of each source as the reference microphone hears it.
@@ -54,29 +55,29 @@ class Output(ABC):
     @abstractmethod
     def __call__(
         self,
-        bins: Bins,
+        analysis: Analysis,
         masks: Float[Array, "frames frequencies sources"],
         *,
         key: Array,
         progress: Progress | None = None,
     ) -> Sounds:
-        """The sources of some bins, given the probability that a source owns a bin."""
+        """The sources of an analysed recording, given the probability that a source owns a bin."""
 
 
 @dataclass(frozen=True)
 class Masking(Output):
     """The masks times the mixture (`vbss.audio.apply_masks`)."""
 
-    def __call__(self, bins, masks, *, key, progress=None):
-        return Sounds(apply_masks(bins.mixture, masks, bins.reference_microphone))
+    def __call__(self, analysis, masks, *, key, progress=None):
+        return Sounds(apply_masks(analysis.mixture, masks, analysis.reference_microphone))
 
 
 @dataclass(frozen=True)
 class Wiener(Output):
     """One multichannel Wiener filter for the whole recording (`vbss.audio.multichannel_wiener`)."""
 
-    def __call__(self, bins, masks, *, key, progress=None):
-        return Sounds(_wiener(bins.mixture, masks, bins.reference_microphone))
+    def __call__(self, analysis, masks, *, key, progress=None):
+        return Sounds(_wiener(analysis.mixture, masks, analysis.reference_microphone))
 
 
 @dataclass(frozen=True)
@@ -100,22 +101,25 @@ class SumModel(Output):
     def __post_init__(self):
         whole_number("num_components", self.num_components, 1)
         whole_number("max_steps", self.max_steps, 1)
+        positive("loading", self.loading)
+        if not isinstance(self.algorithm, EM):
+            raise InputError(f"algorithm must be a vbss.EM, got {self.algorithm!r}")
 
-    def __call__(self, bins, masks, *, key, progress=None):
+    def __call__(self, analysis, masks, *, key, progress=None):
         model = LocalGaussianNMF.init(
             masks.shape[-1], self.num_components, has_noise=self.has_noise, loading=self.loading
         )
         key_start, key_fit = jax.random.split(key)
-        white, start = _started(model, bins.mixture, bins.whitening, masks, key_start)
+        white, start = _started(model, analysis.mixture, analysis.whitening, masks, key_start)
         solution = fit(
             model, white, self.algorithm, key=key_fit, start=start, max_steps=self.max_steps, progress=progress
         )
         assert isinstance(solution.posterior, Posterior)
         # The whitening undone, of what the one microphone hears.
-        wanted = np.eye(bins.mixture.shape[-1])[bins.reference_microphone, None, :, None]
-        channel = np.linalg.solve(np.asarray(bins.whitening, np.float64), wanted)[..., 0]
+        wanted = np.eye(analysis.mixture.shape[-1])[analysis.reference_microphone, None, :, None]
+        channel = np.linalg.solve(np.asarray(analysis.whitening, np.float64), wanted)[..., 0]
         images = model.images(solution.posterior, white, jnp.asarray(channel, white.dtype))
-        return Sounds(jnp.swapaxes(images, 1, 2) * _level(bins.mixture).astype(white.dtype), solution)
+        return Sounds(jnp.swapaxes(images, 1, 2) * _level(analysis.mixture).astype(white.dtype), solution)
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,10 @@ class Pipeline:
 
     Attributes:
         mixture_model: the class of a `vbss.Model` made by `init(steering_vectors, num_sources, loading=...)`, with the
-            sites `source` and `direction`.
+            indicators `source` and `direction`.
         output: what makes sounds of the masks.
         start_window: s; the directions to start from are found in a window of that length where the recording's own is
-            longer; None starts as the model does by itself.
+            longer (of `vbss.models.LDACGMM` and its subclasses); None starts as the model does by itself.
     """
 
     mixture_model: Any = LDACGMM
@@ -135,8 +139,12 @@ class Pipeline:
     start_window: float | None = 0.064
 
     def __post_init__(self):
-        if self.start_window is not None and not self.start_window > 0:
-            raise InputError(f"start_window must be positive or None, got {self.start_window!r}")
+        if not isinstance(self.mixture_model, type) or not issubclass(self.mixture_model, Model):
+            raise InputError(f"mixture_model must be a class of vbss.Model, got {self.mixture_model!r}")
+        if not isinstance(self.output, Output):
+            raise InputError(f"output must be a vbss.SumModel, vbss.Wiener or vbss.Masking, got {self.output!r}")
+        if self.start_window is not None:
+            positive("start_window", self.start_window)
 
 
 _wiener = eqx.filter_jit(multichannel_wiener)

@@ -28,7 +28,7 @@ class Model(eqx.Module):
 
     schedule: ClassVar[tuple[str, ...] | None] = None
     """Order in which an iteration visits the blocks; by default the learnt fields, then the sites and points, which are
-    updated once before the first iteration."""
+    then updated once before the first iteration, if no start is given for them."""
 
     blocks: ClassVar[tuple[tuple[str, ...], ...] | None] = None
     """Latent sites that share a factor of the posterior; by default read from the program's dependencies."""

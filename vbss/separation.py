@@ -20,7 +20,7 @@ from vbss.audio.geometry import azimuth_grid, steering_vectors
 from vbss.audio.stft import STFT
 from vbss.inference import Solution, Status, fit
 from vbss.models.cgmm_start import given_directions, peak_directions
-from vbss.pipeline import Bins, Progress, Wiener
+from vbss.pipeline import Analysis, Progress, SumModel, Wiener
 from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
 from vbss.settings import Settings
@@ -107,12 +107,12 @@ def separate(
 ) -> Separation:
     """Separate and localise the sources in a recording of a microphone array.
 
-    Bins are whitened by a diffuse sound field and pauses left out (`vbss.audio.active_frames`); the posterior of a
-    mixture model, which starts from the directions that a window of 64 ms shows, says which source owns each bin. From
-    these masks starts a model in which sources add up (`vbss.models.LocalGaussianNMF`), whose posterior mean is the
-    sources' sound. `vbss.Settings.model` names other pipelines, and `vbss.Pipeline` makes them. Everything runs at the
-    recording's own rate, and its level does not matter. Channels without sound are left out and constant offsets
-    removed; the result's `warnings` say so.
+    Bins are whitened by a diffuse sound field; the posterior of a mixture model, which leaves pauses out
+    (`vbss.audio.active_frames`) and starts from the directions that a window of 64 ms shows, says which source owns
+    each bin. From these masks starts a model in which sources add up (`vbss.models.LocalGaussianNMF`), whose posterior
+    mean is the sources' sound. `vbss.Settings.model` names other pipelines, and `vbss.Pipeline` makes them. Everything
+    runs at the recording's own rate, and its level does not matter. Channels without sound are left out and constant
+    offsets removed; the result's `warnings` say so.
 
     Args:
         recording: one channel per microphone.
@@ -126,36 +126,42 @@ def separate(
     Raises:
         InputError: before anything is compiled, if the microphones do not fit the channels, fewer than two channels
             have sound, two are equal, the recording is shorter than a window, or an argument is out of its range. How
-            the inference ended is in `Separation.solution.status`.
+            the inference ended is in the status of each of `Separation.solutions`.
     """
     recorded = ArrayRecording.check(recording, microphone_positions, reference_microphone)
     chosen = Settings(**settings)
-    localization, stft, bins = _localize(recorded, num_sources, chosen, progress)
+    localization, stft, analysis = _localize(recorded, num_sources, chosen, progress)
     clock = _Clock(localization["seconds"])
-    is_usable = localization["solution"].status not in (Status.nonfinite, Status.interrupted)
-    output = chosen.pipeline.output if is_usable else Wiener()
     with chosen.in_precision():
         masks, key = jnp.asarray(localization["masks"]), jax.random.key(chosen.seed)
-        sounds = output(bins, masks, key=key, progress=progress)
-        if sounds.solution is not None:
+        output, doubts = chosen.pipeline.output, []
+        if isinstance(output, SumModel) and not _is_usable(localization["solution"]):
+            output = Wiener()
+        sounds = output(analysis, masks, key=key, progress=progress)
+        sum_solution = sounds.solution
+        if sum_solution is not None:
             clock("sum model", sounds.spectrograms)
-            localization["warnings"] += tuple(_failures(sounds.solution))
+            doubts += _failures(sum_solution)
+            if sum_solution.status is Status.nonfinite:
+                sounds = Wiener()(analysis, masks, key=key)
+                doubts.append("the sources are those of the mixture model, as the sum model failed.")
         samples = _samples(stft, sounds.spectrograms, recorded.samples.shape[1])
         sources = np.asarray(clock("filter", samples)).astype(recorded.samples.dtype)
     energies = np.sum(np.square(sources, dtype=np.float64), axis=1)
     energy = np.sum(energies)
+    localization["warnings"] += tuple(doubts)
     return Separation(
         **localization,
         sources=np.ldexp(sources, recorded.exponent),
         sample_rate=recorded.sample_rate,
         energy_shares=energies / energy if energy > 0 else np.full(len(sources), 1 / len(sources)),
-        sum_solution=sounds.solution,
+        sum_solution=sum_solution,
     )
 
 
 def _localize(
     recorded: ArrayRecording, num_sources: Any, settings: Settings, progress: Progress | None
-) -> tuple[dict[str, Any], STFT, Bins]:
+) -> tuple[dict[str, Any], STFT, Analysis]:
     """The fields of a `Localization`, and what the output needs."""
     num_sources = settings.check_num_sources(num_sources)
     stft = settings.stft(recorded.sample_rate, recorded.samples.shape[1])
@@ -197,7 +203,7 @@ def _localize(
         "warnings": (*recorded.warnings, *_doubts(solution, direction_posterior, directions)),
         "seconds": clock.seconds,
     }
-    return localization, stft, Bins(mixture, whitening, recorded.reference_microphone)
+    return localization, stft, Analysis(mixture, whitening, recorded.reference_microphone)
 
 
 @eqx.filter_jit
@@ -259,6 +265,10 @@ def _doubts(solution: Solution, direction_posterior: np.ndarray, directions: np.
     for first, second in combinations(range(len(directions)), 2):
         if directions[first] == directions[second]:
             yield f"sources {first + 1} and {second + 1} share one direction: they may be one source."
+
+
+def _is_usable(solution: Solution) -> bool:
+    return solution.status not in (Status.nonfinite, Status.interrupted)
 
 
 def _failures(solution: Solution) -> Iterator[str]:

@@ -23,7 +23,7 @@ class Settings:
 
     Attributes:
         model: "cgmm+nmf" (`vbss.models.LDACGMM`, from whose masks `vbss.models.LocalGaussianNMF` starts), "cgmm" (masks
-            and one multichannel Wiener filter), or a `vbss.Pipeline`.
+            and one multichannel Wiener filter), or a `vbss.Pipeline`, which brings its own settings of the sum model.
         algorithm: "em", "em-derived" (the same updates, derived from the program instead of by hand), or an `EM`.
         precision: "float32" or "float64", of all that is computed; sounds come back in the recording's own.
         max_steps: iterations of the mixture model at most.
@@ -73,6 +73,8 @@ class Settings:
             object.__setattr__(self, name, float(value))
         if not (math.isfinite(self.loading) and self.loading >= 0):
             raise InputError(f"loading must be a number, 0 or more, got {self.loading!r}.")
+        if self.loading == 0 and self.model == "cgmm+nmf":
+            raise InputError("loading must be positive: without it, the density of overlapping sources has no bound.")
 
     @property
     def pipeline(self) -> Pipeline:
@@ -81,9 +83,8 @@ class Settings:
             return self.model
         if self.model == "cgmm":
             return Pipeline(output=Wiener())
-        # Without loading the sum model has no bound.
-        loading = self.loading or 1e-10
-        return Pipeline(output=SumModel(self.num_components, self.max_sum_steps, loading=loading))
+        output = SumModel(self.num_components, self.max_sum_steps, loading=self.loading, algorithm=self.inference)
+        return Pipeline(output=output)
 
     def check_num_sources(self, num_sources: Any) -> int:
         """A number of sources that can be; an `InputError` otherwise."""

@@ -44,7 +44,7 @@ def test_what_the_panels_show(known_separation):
     for source in range(2):
         sound, mask = rest[2 * source : 2 * source + 2]
         assert sound.get_title("left") == f"source {source + 1}, 50 % of the energy"
-        assert mask.get_title("left") == f"mask of source {source + 1}"
+        assert mask.get_title("left") == f"mask of source {source + 1} (mixture model)"
         # One scale for all, and the second source is 20 dB below the first.
         assert sound.images[0].get_clim() == (peak - 60, peak)
         np.testing.assert_array_equal(mask.images[0].get_array(), separation.masks[..., source].T)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from vbss.errors import InputError
+from vbss.triangular import batched_cholesky, batched_solve_lower, batched_solve_upper
 
 
 def apply_masks(
@@ -64,9 +65,9 @@ def multichannel_wiener(
     level = jnp.where(is_silent, 1, level)[:, None, None]
     diagonal = jnp.where(is_silent, 1, loading)[:, None, None].astype(total.dtype)
     identity = jnp.eye(total.shape[-1], dtype=total.dtype)[None]
-    factor = jnp.linalg.cholesky(_divide(total, level) + diagonal * identity)
+    factor = batched_cholesky(_divide(total, level) + diagonal * identity)
     targets = _divide(jnp.moveaxis(covariances[..., reference_microphone], 0, -1), level)
-    filters = jax.scipy.linalg.cho_solve((factor, True), targets)
+    filters = batched_solve_upper(factor.conj(), batched_solve_lower(factor, targets))
     return jnp.einsum("fmk,tfm->ktf", filters.conj(), mixture, precision=jax.lax.Precision.HIGHEST)
 
 

@@ -124,7 +124,14 @@ def add_settings(parser: Parser) -> None:
     add("--model", default="cgmm+nmf", help="cgmm+nmf, or cgmm: faster, one filter for the whole recording")
     add("--algorithm", default="em", help="em, or em-derived: the same updates, derived from the model's program")
     add("--precision", default="float32", help="float32 or float64")
-    add("--iterations", "--max-steps", type=at_least(1), default=30, metavar="N", help="at most so many steps")
+    add(
+        "--iterations",
+        "--max-steps",
+        type=at_least(1),
+        default=30,
+        metavar="N",
+        help="at most so many steps of the mixture model",
+    )
     add("--components", "--num-components", type=at_least(1), default=16, metavar="N", help="spectra of each source")
     add(
         "--sum-iterations",
@@ -137,7 +144,13 @@ def add_settings(parser: Parser) -> None:
     add("--window", type=float, default=0.128, metavar="S", help="length of the analysis window, s")
     add("--hop", type=float, default=0.032, metavar="S", help="from one window to the next, s")
     add("--directions", "--num-directions", type=at_least(1), default=72, metavar="D", help="candidate azimuths")
-    add("--loading", type=float, default=1e-4, metavar="X", help="white noise that every bin is taken to carry")
+    add(
+        "--loading",
+        type=float,
+        default=1e-4,
+        metavar="X",
+        help="white noise that every bin is taken to carry; with very little, directions are led astray",
+    )
     add_seed(parser)
 
 

@@ -28,6 +28,9 @@ def infer(run: "Callable[..., Result]", what: str, quiet: bool) -> "Result":
     with tqdm(desc=what, unit="step", leave=False, disable=quiet or not sys.stderr.isatty()) as bar:
 
         def progress(step: int, max_steps: int, elbo: float) -> None:
+            if step < bar.n:  # a second model
+                bar.reset(total=max_steps)
+                bar.set_description(f"{what}, second model", refresh=False)
             bar.total = max_steps
             bar.set_postfix(elbo=f"{elbo:.6g}", refresh=False)
             bar.update(step - bar.n)
@@ -37,9 +40,10 @@ def infer(run: "Callable[..., Result]", what: str, quiet: bool) -> "Result":
         except InputError as error:
             raise in_options(error, OPTIONS) from error
 
-    for solution in result.solutions.values():
-        if solution.status.name == "interrupted":
-            raise KeyboardInterrupt
-        if solution.status.name == "nonfinite":
-            raise InferenceFailed(solution.status.explanation)
+    if any(solution.status.name == "interrupted" for solution in result.solutions.values()):
+        raise KeyboardInterrupt
+    # Where a second model fails, the first one's result is there, with a warning.
+    first = next(iter(result.solutions.values()))
+    if first.status.name == "nonfinite":
+        raise InferenceFailed(first.status.explanation)
     return result

@@ -39,6 +39,9 @@ def localization_report(
         return (np.degrees(np.asarray(angles, dtype=float)).round(6) % 360).tolist()
 
     settings = result.settings
+    shown = {"model", "algorithm", "precision"}
+    if settings.model != "cgmm+nmf":  # which alone has them
+        shown |= {"num_components", "max_sum_steps"}
     channels, samples = recording.samples.shape
     grid = degrees(result.azimuths)
     posteriors = np.asarray(result.direction_posterior, dtype=float).tolist()
@@ -56,19 +59,7 @@ def localization_report(
         "model": settings.model if isinstance(settings.model, str) else repr(settings.model),
         "algorithm": algorithm,
         "precision": settings.precision,
-        "settings": {
-            name: getattr(settings, name)
-            for name in (
-                "max_steps",
-                "num_components",
-                "max_sum_steps",
-                "window",
-                "hop",
-                "num_directions",
-                "loading",
-                "seed",
-            )
-        },
+        "settings": {name: value for name, value in vars(settings).items() if name not in shown},
         "warnings": list(result.warnings),
         "inference": [
             {

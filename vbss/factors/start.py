@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbss.errors import InputError
 from vbss.factors.base import Factor
 from vbss.factors.given import GivenFactor
 from vbss.factors.mode import ModeFactor
@@ -34,10 +35,10 @@ def started(factor: Factor, value: Array) -> Factor:
         weight = -log_determinant - (size if isinstance(factor, StatisticsFactor) else 0)
         return factor.with_natural({"precision": -weight[..., None] * pack(value), "log_determinant": log_determinant})
     else:
-        raise ValueError(f"start: site {factor.sites[-1]!r} cannot be started from an array")
+        raise InputError(f"start: site {factor.sites[-1]!r} cannot be started from an array")
     _check_shape(factor.sites[0], value, jnp.moveaxis(expected, axis, -1).shape)
     if not isinstance(value, Tracer) and not bool(_are_probabilities(value)):
-        raise ValueError(
+        raise InputError(
             f"start: site {factor.sites[0]!r} must hold probabilities of the states along its last axis: none negative "
             "or nan, not all zero"
         )
@@ -58,4 +59,4 @@ def _log_probabilities(value: Array, axis: int) -> Array:
 
 def _check_shape(site: str, value: Array, shape: tuple[int, ...]) -> None:
     if value.shape != shape:
-        raise ValueError(f"start: site {site!r} must have shape {shape}, got {value.shape}")
+        raise InputError(f"start: site {site!r} must have shape {shape}, got {value.shape}")

@@ -94,8 +94,8 @@ class EM(Algorithm):
         given = {posterior.block_of(name) for name in chosen}
         schedule = self.schedule(model, posterior)
         ignorant = tuple(block for block in schedule if block in posterior.order and block not in given)
-        learns = len(ignorant) + len(given) < len(schedule)
-        return _informed(self, model, posterior, data, ignorant) if ignorant and learns else posterior
+        has_parameters = bool(model.parameter_kinds())
+        return _informed(self, model, posterior, data, ignorant) if ignorant and has_parameters else posterior
 
     def owns(self, state):
         return isinstance(state, Posterior)

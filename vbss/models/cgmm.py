@@ -19,6 +19,7 @@ from vbss.gated import Gated
 from vbss.hermitian import pack_outer, packed_identity
 from vbss.kinds import Simplex, Variance
 from vbss.models import cgmm_closed_forms, cgmm_start
+from vbss.models.bins import check_bins
 from vbss.program import Model, indicator, point, statistics
 
 
@@ -143,13 +144,7 @@ class LDACGMM(Model):
                 f"mixture must have shape (frequencies {num_frequencies}, frames, microphones "
                 f"{round(num_packed**0.5)}), got {mixture.shape}"
             )
-        if not jnp.issubdtype(mixture.dtype, jnp.complexfloating):
-            raise InputError(f"mixture must be complex, got {mixture.dtype}")
-        if is_observed is not None and (is_observed.shape != mixture.shape[:2] or is_observed.dtype != bool):
-            raise InputError(
-                f"is_observed must be boolean of shape (frequencies, frames) {mixture.shape[:2]}, got "
-                f"{is_observed.dtype} of shape {is_observed.shape}"
-            )
+        check_bins(mixture, is_observed)
         templates_are_finite, is_heard = _look(self.templates, mixture, is_observed)
         if not bool(templates_are_finite):
             raise InputError("the model's templates must be finite: were its steering vectors?")

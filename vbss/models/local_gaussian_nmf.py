@@ -14,7 +14,9 @@ from vbss.errors import InputError, whole_number
 from vbss.gated import Gated
 from vbss.hermitian import inverse_and_log_determinant, packed_identity, unpack
 from vbss.models import local_gaussian_nmf_closed_forms, local_gaussian_nmf_start
-from vbss.models.local_gaussian_nmf_closed_forms import bins, heard, loaded, variances
+from vbss.models.bins import check_bins, heard
+from vbss.models.local_gaussian_nmf_closed_forms import weighed
+from vbss.models.local_gaussian_nmf_layout import loaded, variances
 from vbss.posteriors import Posterior
 from vbss.program import Model, point
 
@@ -80,14 +82,14 @@ class LocalGaussianNMF(Model):
 
     def __call__(self, mixture: Complex[Array, "f n m"], is_observed: Bool[Array, "f n"] | None = None) -> None:
         num_frequencies, num_frames, size = mixture.shape
-        num_components = self.num_sources * self.num_components + self.has_noise
+        total_components = self.num_sources * self.num_components + self.has_noise
         dtype = mixture.real.dtype
 
         identity = packed_identity(size, dtype).reshape(1, 1, -1)
         covariance = jnp.broadcast_to(identity, (num_frequencies, self.num_classes, size**2))
         covariance = point("spatial_covariance", covariance, Additive(event_rank=1))
-        spectra = point("spectra", jnp.ones((num_frequencies, num_components), dtype), Additive())
-        activations = point("activations", jnp.ones((num_components, num_frames), dtype), Additive())
+        spectra = point("spectra", jnp.ones((num_frequencies, total_components), dtype), Additive())
+        activations = point("activations", jnp.ones((total_components, num_frames), dtype), Additive())
         variance = variances(self, spectra, activations)
         total = jnp.einsum("fkp,kfn->fnp", loaded(covariance, self.loading), variance, precision="highest")
 
@@ -95,7 +97,7 @@ class LocalGaussianNMF(Model):
         density = ComplexNormal(
             precision=("fnp", precision), log_determinant=("fn", log_determinant), power=("", jnp.ones((), dtype))
         )
-        is_heard = heard((mixture, is_observed))
+        is_heard = heard(mixture, is_observed)
         with numpyro.plate("frequencies", num_frequencies, dim=-2), numpyro.plate("frames", num_frames, dim=-1):
             gated = Gated("fn", {}, density).mask(is_heard)
             numpyro.sample("mixture", gated, obs=jnp.where(is_heard[..., None], mixture, 0))
@@ -129,7 +131,7 @@ class LocalGaussianNMF(Model):
             channel: weights of the microphones at each frequency, whose combination is wanted: a row of the identity,
                 or of the inverse of a whitening. By default all microphones.
         """
-        found = bins(self, posterior, (mixture, is_observed))
+        found = weighed(self, posterior, (mixture, is_observed))
         size = mixture.shape[-1]
         filtered = jax.lax.complex(found.filtered[:, :size], found.filtered[:, size:])
         covariance = unpack(found.covariance[:, : self.num_sources])
@@ -147,12 +149,6 @@ class LocalGaussianNMF(Model):
                 "mixture must have shape (frequencies, frames, microphones) with at least 2 microphones, got "
                 f"{mixture.shape}"
             )
-        if not jnp.issubdtype(mixture.dtype, jnp.complexfloating):
-            raise InputError(f"mixture must be complex, got {mixture.dtype}")
-        if is_observed is not None and (is_observed.shape != mixture.shape[:2] or is_observed.dtype != bool):
-            raise InputError(
-                f"is_observed must be boolean of shape (frequencies, frames) {mixture.shape[:2]}, got "
-                f"{is_observed.dtype} of shape {is_observed.shape}"
-            )
-        if not bool(heard((mixture, is_observed)).any()):
+        check_bins(mixture, is_observed)
+        if not bool(heard(mixture, is_observed).any()):
             raise InputError("mixture must not be silent")

@@ -7,7 +7,7 @@ frames are the last axis. Bins that do not count have neither fit nor cost.
 
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
-from math import isqrt, log, pi, sqrt
+from math import log, pi, sqrt
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +17,15 @@ from jaxtyping import Array, Bool, Float
 
 from vbss.additive import improved_matrices, improved_scalars
 from vbss.expectation import Observations
-from vbss.hermitian import inverse_and_log_determinant, pack, packed_identity
+from vbss.hermitian import inverse_and_log_determinant, pack
+from vbss.models.bins import heard
+from vbss.models.local_gaussian_nmf_layout import groups, loaded, variances
 from vbss.posteriors import Posterior
 
 _einsum = partial(jnp.einsum, precision="highest")  # a GPU's default mantissa does not survive the inversions
 
 
-class Bins(NamedTuple):
+class Weighed(NamedTuple):
     """What the updates need of the bins, at the present values of all unknowns.
 
     Attributes:
@@ -47,42 +49,9 @@ class Bins(NamedTuple):
     filtered: Float[Array, "f r n"]
 
 
-def heard(data: tuple) -> Bool[Array, "f n"]:
-    """The bins that count: observed, and not silent, as silence has no density."""
-    is_sound = jnp.any(data[0] != 0, -1)
-    return is_sound if len(data) == 1 or data[1] is None else is_sound & data[1]
-
-
-def loaded(covariance: Float[Array, "*batch p"], loading: Float[Array, ""]) -> Float[Array, "*batch p"]:
-    """Packed R + loading tr(R) / M I. The map is its own adjoint."""
-    size = isqrt(covariance.shape[-1])
-    identity = packed_identity(size, covariance.dtype).reshape(*(1,) * (covariance.ndim - 1), -1)
-    return covariance + loading.astype(identity.dtype) * covariance[..., :size].mean(-1, keepdims=True) * identity
-
-
-def groups(
-    model: Any, spectra: Float[Array, "f c"], activations: Float[Array, "c n"]
-) -> list[tuple[slice, Float[Array, "f k b"], Float[Array, "k b n"]]]:
-    """T and V of the sources, of `num_components` each, and of the noise, of one; and which classes these are."""
-    num_sources, num_components = model.num_sources, model.num_components
-    end = num_sources * num_components
-    sizes = [(slice(0, num_sources), slice(0, end), (num_sources, num_components))]
-    if model.has_noise:
-        sizes.append((slice(num_sources, num_sources + 1), slice(end, end + 1), (1, 1)))
-    return [
-        (classes, spectra[:, part].reshape(-1, *shape), activations[part].reshape(*shape, -1))
-        for classes, part, shape in sizes
-    ]
-
-
-def variances(model: Any, spectra: Float[Array, "f c"], activations: Float[Array, "c n"]) -> Float[Array, "k f n"]:
-    """v_fkn = sum_b T_fkb V_kbn."""
-    return jnp.concatenate([_einsum("fkb,kbn->kfn", t, v) for _, t, v in groups(model, spectra, activations)])
-
-
-def bins(model: Any, posterior: Posterior, data: tuple) -> Bins:
+def weighed(model: Any, posterior: Posterior, data: tuple) -> Weighed:
     """The one pass over the bins that every update and the bound begin with."""
-    mixture, is_heard = data[0], heard(data)
+    mixture, is_heard = data[0], heard(*data)
     size = mixture.shape[-1]
     parts = jnp.concatenate([jnp.swapaxes(mixture.real, 1, 2), jnp.swapaxes(mixture.imag, 1, 2)], 1)
     parts = jnp.where(is_heard[:, None], parts, 0)
@@ -95,7 +64,7 @@ def bins(model: Any, posterior: Posterior, data: tuple) -> Bins:
     inverse, log_determinant = inverse_and_log_determinant(jnp.swapaxes(total, 1, 2))
     inverse = jnp.where(is_heard[:, None], jnp.swapaxes(inverse, 1, 2), 0)
     filtered = _product(inverse, observed)
-    return Bins(is_heard, level, observed, covariance, variance, inverse, log_determinant, filtered)
+    return Weighed(is_heard, level, observed, covariance, variance, inverse, log_determinant, filtered)
 
 
 def _pairs(size: int) -> list[tuple[int, int]]:
@@ -129,7 +98,7 @@ def _scatter(vector: Float[Array, "f r n"]) -> list[Float[Array, "f n"]]:
     return diagonal + upper_real + upper_imaginary
 
 
-def _of_variances(found: Bins) -> tuple[Float[Array, "k f n"], Float[Array, "k f n"]]:
+def _of_variances(found: Weighed) -> tuple[Float[Array, "k f n"], Float[Array, "k f n"]]:
     """Fit y^H R y and cost tr(S^-1 R) of v."""
     num_packed = found.inverse.shape[1]
     evidence, inverse = _scatter(found.filtered), [found.inverse[:, p] for p in range(num_packed)]
@@ -149,7 +118,7 @@ def _of_variances(found: Bins) -> tuple[Float[Array, "k f n"], Float[Array, "k f
 def spectra(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """T <- T (sum_n y^H R y V / sum_n tr(S^-1 R) V)^(1/2)."""
     points = posterior.points
-    weighed = _of_variances(bins(model, posterior, data))
+    parts = _of_variances(weighed(model, posterior, data))
     fit, cost = (
         jnp.concatenate(
             [
@@ -158,7 +127,7 @@ def spectra(model: Any, posterior: Posterior, data: tuple, observations: Observa
             ],
             1,
         )
-        for part in weighed
+        for part in parts
     )
     return improved_scalars(points["spectra"], fit, cost)
 
@@ -166,7 +135,7 @@ def spectra(model: Any, posterior: Posterior, data: tuple, observations: Observa
 def activations(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """V <- V (sum_f y^H R y T / sum_f tr(S^-1 R) T)^(1/2)."""
     points = posterior.points
-    weighed = _of_variances(bins(model, posterior, data))
+    parts = _of_variances(weighed(model, posterior, data))
     fit, cost = (
         jnp.concatenate(
             [
@@ -174,14 +143,14 @@ def activations(model: Any, posterior: Posterior, data: tuple, observations: Obs
                 for classes, t, _ in groups(model, points["spectra"], points["activations"])
             ]
         )
-        for part in weighed
+        for part in parts
     )
     return improved_scalars(points["activations"], fit, cost)
 
 
 def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """R <- A^-1 # (R B R), with A = sum_n v S^-1 and B = sum_n v y y^H, both with the loading's adjoint."""
-    found = bins(model, posterior, data)
+    found = weighed(model, posterior, data)
     size = data[0].shape[-1]
     variance = jnp.swapaxes(found.variance, 0, 1)  # products one frequency at a time need no transposed copy
     cost = _einsum("fpn,fkn->fkp", found.inverse, variance)
@@ -196,7 +165,7 @@ def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observatio
 
 def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """log p: nothing is latent."""
-    found = bins(model, posterior, data)
+    found = weighed(model, posterior, data)
     size = data[0].shape[-1]
     misfit = (found.observed * found.filtered).sum(1)
     log_scale = size * (jnp.log(found.level) + log(pi))

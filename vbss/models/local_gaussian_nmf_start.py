@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float
 
+from vbss.errors import InputError
 from vbss.hermitian import pack_outer, packed_identity
-from vbss.models.local_gaussian_nmf_closed_forms import heard
+from vbss.models.bins import heard
 from vbss.models.nmf import itakura_saito_nmf
 
 _DIFFUSENESS = 1e-3  # of the spatial covariances at the start: masks leave some of nearly rank one
@@ -32,8 +33,14 @@ def given_masks(
     Args:
         masks: z, the probability of each source.
         key: JAX random key of the factorisation's start.
+
+    Raises:
+        InputError: if there is not a mask for each of the model's sources and the mixture's bins.
     """
-    is_heard = heard((mixture, is_observed))
+    expected = (*mixture.shape[:2], model.num_sources)
+    if masks.shape != expected:
+        raise InputError(f"masks must have shape (frequencies, frames, sources) {expected}, got {masks.shape}")
+    is_heard = heard(mixture, is_observed)
     size = mixture.shape[-1]
     scatter = pack_outer(jnp.where(is_heard[..., None], mixture, 0))
     power = scatter[..., :size].mean(-1)

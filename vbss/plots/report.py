@@ -63,7 +63,7 @@ def plot_separation(
         plot_mask(right, separation.masks[..., source], rate, color=color, hop=settings.hop)
         share = f"{100 * separation.energy_shares[source]:.0f} % of the energy"
         _finish(left, f"source {source + 1}, {share}", color)
-        _finish(right, f"mask of source {source + 1}", color)
+        _finish(right, f"mask of source {source + 1} (mixture model)", color)
         right.set_ylabel("")
         panels += [left, right]
     for ax in panels[:-2]:
