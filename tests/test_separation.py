@@ -234,6 +234,28 @@ def test_silent_sources_share_alike(known_masks, monkeypatch):
     np.testing.assert_array_equal(separate(mixture, POSITIONS, 2).energy_shares, [0.5, 0.5])
 
 
+@pytest.mark.parametrize("azimuths", [(np.pi / 3, np.pi), (np.pi, np.pi / 3)])
+def test_sources_come_in_the_order_of_their_directions(known_masks, monkeypatch, azimuths):
+    images, mixture = recording("float64", azimuths)
+    known_masks["images"] = images
+    places = [round(azimuth / np.radians(5)) for azimuth in azimuths]
+    fit = vbss.separation.fit
+
+    def placed(*arguments, **options):
+        solution = fit(*arguments, **options)
+        source = solution.posterior["source"].probs
+        return KnownSolution(source, jnp.eye(72, dtype=source.dtype)[jnp.asarray(places)])
+
+    monkeypatch.setattr(vbss.separation, "fit", placed)
+    separation = separate(mixture, POSITIONS, 2)
+    np.testing.assert_allclose(separation.directions, [np.pi / 3, np.pi])
+    np.testing.assert_array_equal(separation.classes, np.argsort(azimuths))
+    truth = images[np.argsort(azimuths), 0]
+    error = np.sum((separation.sources - truth) ** 2, 1) / np.sum(truth**2, 1)
+    assert np.all(error < 0.02)
+    np.testing.assert_array_equal(separation.direction_posterior.argmax(1), np.sort(places))
+
+
 def test_where_the_sum_model_fails_the_mixture_models_sources_are_given(known_masks, monkeypatch):
     class Failing(vbss.SumModel):
         def __call__(self, analysis, masks, *, key, progress=None):
@@ -284,8 +306,8 @@ def test_doubtful_results_are_told(monkeypatch):
     in_line, fell, posterior, shared = localize(recording()[1], line, 3, num_directions=4).warnings
     assert "stand in a line" in in_line
     assert fell == Status.bound_decreased.explanation
-    assert "direction of source 2 is uncertain" in posterior and "0.40" in posterior
-    assert "sources 1 and 3 share one direction" in shared
+    assert "direction of source 1 is uncertain" in posterior and "0.40" in posterior
+    assert "sources 2 and 3 share one direction" in shared
 
 
 def test_localize_finds_what_separate_finds():

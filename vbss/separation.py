@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Real
+from jaxtyping import Array, Complex, Float, Int, Real
 
 from vbss.audio.array_recording import ArrayRecording
 from vbss.audio.diffuse import active_frames, diffuse_whitening, whitened
@@ -28,13 +28,14 @@ from vbss.settings import Settings
 
 @dataclass(frozen=True)
 class Localization:
-    """What `localize` found.
+    """What `localize` found; sources are in the order of their directions, from 0 to 2 pi.
 
     Attributes:
         azimuths: the candidate directions, rad, counter-clockwise from +x.
         direction_posterior: the posterior probability of each source's direction.
         directions: the most probable azimuth of each source, rad; nan if inference failed.
         masks: the posterior probability that a source owns a bin; equal for all sources in pauses.
+        classes: which class of the mixture model's posterior each source is.
         reference_microphone: the channel of the recording that stands for it, counted from 0.
         settings: how the recording was analysed.
         solution: of the mixture model's inference, with its status and its trace of the bound.
@@ -46,6 +47,7 @@ class Localization:
     direction_posterior: Float[np.ndarray, "sources directions"]
     directions: Float[np.ndarray, " sources"]
     masks: Float[np.ndarray, "frames frequencies sources"]
+    classes: Int[np.ndarray, " sources"]
     reference_microphone: int
     settings: Settings
     solution: Solution
@@ -192,11 +194,14 @@ def _localize(
         )
     is_known = np.isfinite(direction_posterior).all(axis=1)
     directions = np.where(is_known, azimuths[np.argmax(direction_posterior, axis=1)], np.nan)
+    order = np.argsort(directions % (2 * np.pi), kind="stable")
+    directions, direction_posterior, masks = directions[order], direction_posterior[order], masks[..., order]
     localization = {
         "azimuths": azimuths,
         "direction_posterior": direction_posterior,
         "directions": directions,
         "masks": masks,
+        "classes": order,
         "reference_microphone": int(recorded.channels[recorded.reference_microphone]),
         "settings": settings,
         "solution": solution,
