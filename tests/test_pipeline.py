@@ -84,3 +84,4 @@ def test_the_sum_model_gives_the_images_at_the_reference_microphone(analysis, le
     truth = np.asarray(images)[..., 1]
     error = np.abs(np.asarray(sounds.spectrograms) / level - truth)
     assert (error**2).sum() < 1e-2 * (np.abs(truth) ** 2).sum()
+    assert np.all((30 < np.asarray(sounds.expected_sdr)) & (np.asarray(sounds.expected_sdr) < 60))

@@ -43,10 +43,12 @@ class Sounds(NamedTuple):
     Attributes:
         spectrograms: of each source as the reference microphone hears it.
         solution: of the output's own inference, if it has one.
+        expected_sdr: dB, if the output has a posterior of the sounds (`Separation.expected_sdr`).
     """
 
     spectrograms: Complex[Array, "sources frames frequencies"]
     solution: Solution | None = None
+    expected_sdr: Float[Array, " sources"] | None = None
 
 
 class Output(ABC):
@@ -116,10 +118,12 @@ class SumModel(Output):
         )
         assert isinstance(solution.posterior, Posterior)
         # The whitening undone, of what the one microphone hears.
-        wanted = np.eye(analysis.mixture.shape[-1])[analysis.reference_microphone, None, :, None]
-        channel = np.linalg.solve(np.asarray(analysis.whitening, np.float64), wanted)[..., 0]
-        images = model.images(solution.posterior, white, jnp.asarray(channel, white.dtype))
-        return Sounds(jnp.swapaxes(images, 1, 2) * _level(analysis.mixture).astype(white.dtype), solution)
+        reference = np.eye(analysis.mixture.shape[-1])[analysis.reference_microphone, None, :, None]
+        channel = np.linalg.solve(np.asarray(analysis.whitening, np.float64), reference)[..., 0]
+        wanted = (solution.posterior, white, jnp.asarray(channel, white.dtype))
+        images, variances = model.images(*wanted), model.image_variances(*wanted)
+        spectrograms = jnp.swapaxes(images, 1, 2) * _level(analysis.mixture).astype(white.dtype)
+        return Sounds(spectrograms, solution, _expected_sdr(images, variances))
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,17 @@ def _level(mixture: Complex[Array, "frames frequencies microphones"]) -> Float[A
     """A level that brings powers within the range of the number format."""
     peak = jnp.max(jnp.abs(mixture))
     return jnp.where(peak > 0, peak, 1)
+
+
+@eqx.filter_jit
+def _expected_sdr(
+    means: Complex[Array, "sources frequencies frames"], variances: Float[Array, "sources frequencies frames"]
+) -> Float[Array, " sources"]:
+    """The ratio of a source's expected energy to that of its error, dB, from 0 to 120."""
+    error = variances.sum((1, 2))
+    energy = (means.real**2 + means.imag**2).sum((1, 2)) + error
+    ratio = jnp.where(energy > 0, energy / jnp.maximum(error, 1e-12 * energy), 1)
+    return 10 * jnp.log10(ratio)
 
 
 @eqx.filter_jit

@@ -25,6 +25,8 @@ from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
 from vbss.settings import Settings
 
+_POOR = 5.0  # dB of expected SDR, below which a source is doubted
+
 
 @dataclass(frozen=True)
 class Localization:
@@ -69,12 +71,15 @@ class Separation(Localization):
         sample_rate: Hz.
         energy_shares: each source's share of the energy of all `sources`.
         sum_solution: of the sum model's inference, where the pipeline has one.
+        expected_sdr: dB; how good the posterior of the sum model expects each source to be: the energy that it expects
+            of the source, over that of its own uncertainty. Rather too high where the model does not fit.
     """
 
     sources: Float[np.ndarray, "sources samples"]
     sample_rate: int
     energy_shares: Float[np.ndarray, " sources"]
     sum_solution: Solution | None
+    expected_sdr: Float[np.ndarray, " sources"] | None
 
     @property
     def solutions(self):
@@ -149,6 +154,10 @@ def separate(
                 doubts.append("the sources are those of the mixture model, as the sum model failed.")
         samples = _samples(stft, sounds.spectrograms, recorded.samples.shape[1])
         sources = np.asarray(clock("filter", samples)).astype(recorded.samples.dtype)
+    expected_sdr = None if sounds.expected_sdr is None else np.asarray(sounds.expected_sdr, np.float64)
+    for number, ratio in enumerate([] if expected_sdr is None else expected_sdr, 1):
+        if ratio < _POOR:
+            doubts.append(f"source {number} is poorly separated: an SDR of {ratio:.1f} dB is expected.")
     energies = np.sum(np.square(sources, dtype=np.float64), axis=1)
     energy = np.sum(energies)
     localization["warnings"] += tuple(doubts)
@@ -158,6 +167,7 @@ def separate(
         sample_rate=recorded.sample_rate,
         energy_shares=energies / energy if energy > 0 else np.full(len(sources), 1 / len(sources)),
         sum_solution=sum_solution,
+        expected_sdr=expected_sdr,
     )
 
 

@@ -52,6 +52,7 @@ class StandIn:
             warnings=self.warnings,
             reference_microphone=0,
             energy_shares=np.full(num_sources, 1 / num_sources),
+            expected_sdr=np.full(num_sources, 12.5),
             solutions={"mixture model": solution},
             seconds={"transform": 0.1, "mixture model": 0.2},
         )
@@ -157,6 +158,7 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
                     "probabilities": np.eye(4)[n].tolist(),
                 },
                 "energy_share": 0.5,
+                "expected_sdr_db": 12.5,
             }
             for n in range(2)
         ],
@@ -165,8 +167,8 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
     output = capsys.readouterr()
     assert output.err == ""  # no progress bar: it is not a terminal
     assert output.out.splitlines() == [
-        f"{out / 'source_1.wav'}: direction 0 degrees",
-        f"{out / 'source_2.wav'}: direction 90 degrees",
+        f"{out / 'source_1.wav'}: direction 0 degrees, expected SDR 12 dB",
+        f"{out / 'source_2.wav'}: direction 90 degrees, expected SDR 12 dB",
     ]
 
 

@@ -136,8 +136,32 @@ def test_images_are_the_posterior_means():
     images = model.images(solution.posterior, mixture)
     np.testing.assert_allclose(images, expected, atol=1e-9)
     np.testing.assert_allclose(images.sum(0), mixture, atol=1e-9)
+    covariances = own - own @ jnp.linalg.solve(own.sum(0)[None], own)
+    channel = _noise(jr.key(5), *_first_channel(mixture).shape)
+    variances_of_channel = jnp.einsum("fi,kfnij,fj->kfn", channel, covariances, channel.conj()).real
+    np.testing.assert_allclose(
+        model.image_variances(solution.posterior, mixture, channel), variances_of_channel, rtol=1e-6, atol=1e-12
+    )
     first = model.images(solution.posterior, mixture, _first_channel(mixture))
     np.testing.assert_allclose(first, images[..., 0], atol=1e-12)
+
+
+def test_variances_are_the_errors_of_sources_drawn_from_the_model():
+    model = LocalGaussianNMF.init(2, 2, loading=1e-2)
+    start = given_masks(model, *_scene()[:2], key=jr.key(0))
+    variance = variances(model, start["spectra"], start["activations"])
+    root = jnp.linalg.cholesky(unpack(loaded(start["spatial_covariance"], model.loading)))
+    noise = _noise(jr.key(1), *variance.shape, 3)
+    drawn = jnp.einsum("fkij,kfnj->kfni", root, noise) * jnp.sqrt(variance)[..., None].astype(complex)
+    mixture = drawn.sum(0)
+    solution = vbss.fit(model, mixture, start=start, max_steps=0)
+    channel = _noise(jr.key(2), *_first_channel(mixture).shape)
+    truth = jnp.einsum("fi,kfni->kfn", channel, drawn[:2])
+    error = jnp.abs(truth - model.images(solution.posterior, mixture, channel)) ** 2
+    expected = model.image_variances(solution.posterior, mixture, channel)
+    # An error of variance P, in units of it, is a unit exponential.
+    ratio = np.asarray(error / expected)
+    assert np.all(np.abs(ratio.mean((1, 2)) - 1) < 5 / np.sqrt(ratio[0].size))
 
 
 @pytest.mark.parametrize("dtype", [jnp.complex64, jnp.complex128])

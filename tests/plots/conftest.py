@@ -37,6 +37,7 @@ def known_separation():
             azimuths=azimuths,
             direction_posterior=posterior.astype(dtype),
             energy_shares=np.full(num_sources, 1 / num_sources),
+            expected_sdr=None,
         )
         return recording, separation
 

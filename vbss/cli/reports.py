@@ -91,6 +91,7 @@ def separation_report(
     report["reference_microphone"] = result.reference_microphone
     for number, (source, share) in enumerate(zip(report["sources"], result.energy_shares, strict=True), 1):
         source |= {"file": f"source_{number}.wav", "energy_share": float(share)}
+        source["expected_sdr_db"] = None if result.expected_sdr is None else float(result.expected_sdr[number - 1])
     return report
 
 

@@ -67,4 +67,6 @@ def _run(arguments: argparse.Namespace) -> None:
         write_separation(folder, recording, separation, report)
     if not arguments.quiet:
         for source in report["sources"]:
-            print(f"{arguments.out / source['file']}: direction {source['direction_degrees']:.0f} degrees")
+            ratio = source["expected_sdr_db"]
+            quality = "" if ratio is None else f", expected SDR {ratio:.0f} dB"
+            print(f"{arguments.out / source['file']}: direction {source['direction_degrees']:.0f} degrees{quality}")

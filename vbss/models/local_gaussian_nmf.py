@@ -12,7 +12,7 @@ from vbss.additive import Additive
 from vbss.densities import ComplexNormal
 from vbss.errors import InputError, whole_number
 from vbss.gated import Gated
-from vbss.hermitian import inverse_and_log_determinant, packed_identity, unpack
+from vbss.hermitian import inverse_and_log_determinant, pack_outer, packed_identity, unpack
 from vbss.models import local_gaussian_nmf_closed_forms, local_gaussian_nmf_start
 from vbss.models.bins import check_bins, heard
 from vbss.models.local_gaussian_nmf_closed_forms import weighed
@@ -142,6 +142,31 @@ class LocalGaussianNMF(Model):
         rows = jnp.einsum("fi,fkij->fkj", channel, covariance, precision="highest")
         means = jnp.einsum("fkj,fjn->kfn", rows, filtered, precision="highest")
         return gain.astype(means.dtype) * means
+
+    @eqx.filter_jit
+    def image_variances(
+        self,
+        posterior: Posterior,
+        mixture: Complex[Array, "f n m"],
+        channel: Complex[Array, "f m"],
+        is_observed: Bool[Array, "f n"] | None = None,
+    ) -> Float[Array, "k f n"]:
+        """The posterior variance of what `images` gives: v r R r^H - v^2 r R S^-1 R r^H, where r is the channel.
+
+        Zero in silent bins, in which all sources are silent; that of the prior in bins that were not observed.
+
+        Args:
+            posterior, mixture, channel, is_observed: as for `images`.
+        """
+        found = weighed(self, posterior, (mixture, is_observed))
+        covariance = unpack(found.covariance[:, : self.num_sources])
+        rows = jnp.einsum("fi,fkij->fkj", channel, covariance, precision="highest")
+        prior = jnp.einsum("fkj,fj->kf", rows, channel.conj(), precision="highest").real[..., None]
+        explained = jnp.einsum("fkp,fpn->kfn", pack_outer(rows.conj()), found.inverse, precision="highest")
+        variance = found.variance[: self.num_sources]
+        remaining = found.level[None] * variance * jnp.maximum(prior - variance * explained, 0)
+        is_silent = ~heard(mixture) if is_observed is None else ~heard(mixture) & is_observed
+        return jnp.where(is_silent[None], 0, remaining)
 
     def validate(self, mixture: Array, is_observed: Array | None = None) -> None:
         if mixture.ndim != 3 or mixture.shape[2] < 2:

@@ -62,6 +62,8 @@ def plot_separation(
         plot_spectrogram(left, sound, rate, peak_level=peak_level, window=settings.window, hop=settings.hop)
         plot_mask(right, separation.masks[..., source], rate, color=color, hop=settings.hop)
         share = f"{100 * separation.energy_shares[source]:.0f} % of the energy"
+        if separation.expected_sdr is not None:
+            share += f", expected SDR {separation.expected_sdr[source]:.0f} dB"
         _finish(left, f"source {source + 1}, {share}", color)
         _finish(right, f"mask of source {source + 1} (mixture model)", color)
         right.set_ylabel("")
