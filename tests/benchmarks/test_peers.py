@@ -41,7 +41,7 @@ def test_a_peer_separates(scene, separate, settings, num_estimates, least):
 
 
 def test_the_cacgmm_separates(scene):
-    pytest.importorskip("ssspy")
+    pytest.importorskip("ssspy", reason="ssspy comes with the extra for benchmarks")
     estimate = peers.cacgmm(observe(scene), window=0.128, iterations=10, alignment="amplitude_score", sweeps=5)
     assert estimate.sources.shape == (2, scene.mixture.shape[1])
     assert (

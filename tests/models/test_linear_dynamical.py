@@ -80,7 +80,8 @@ def test_the_bound_is_the_log_likelihood_and_the_states_are_smoothed(problem, is
 
 @pytest.mark.parametrize("is_observed", masks().values(), ids=masks())
 def test_statsmodels_smooths_alike(problem, is_observed):
-    smoother = pytest.importorskip("statsmodels.tsa.statespace.kalman_smoother")
+    name = "statsmodels.tsa.statespace.kalman_smoother"
+    smoother = pytest.importorskip(name, reason="statsmodels is not installed")
     model, observations = problem
     bound, mean, _ = bound_and_states(model, observations, is_observed)
     values = np.array(observations)
