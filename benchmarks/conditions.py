@@ -8,9 +8,12 @@ from vbss.scenes import Condition
 _SIMULATED = {
     "clean": Condition(),
     "30dB": Condition(sensor_noise=30.0),
+    "20dB": Condition(sensor_noise=20.0),
+    "babble": Condition(babble=10.0),
     "16k-30dB": Condition(sample_rate=16000, sensor_noise=30.0),
     "3sources-clean": Condition(num_sources=3),
     "3sources-30dB": Condition(num_sources=3, sensor_noise=30.0),
+    "4sources-30dB": Condition(num_sources=4, sensor_noise=30.0),
 }
 _MEASURED = "r3vival100-30dB"
 CONDITIONS = (*_SIMULATED, _MEASURED)

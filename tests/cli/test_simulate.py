@@ -137,6 +137,7 @@ def test_a_terminal_gets_a_progress_bar(simulate, monkeypatch, capsys):
         (["--seconds", "0.5"], "--seconds must be at least 1, got 0.5"),
         (["--noise", "nan"], "--noise must be a level in dB"),
         (["--diffuse-noise", "inf"], "--diffuse-noise must be a level in dB"),
+        (["--babble", "nan"], "--babble must be a level in dB"),
         (["--room", "hall"], "--room 'hall' is one of measured responses"),
         (["--array", "missing.txt"], "missing.txt"),
         (["--cache", "{out}/cache"], "--cache '{out}/cache' lies inside the output folder"),

@@ -90,7 +90,13 @@ def test_seed_and_index_decide(corpus, scene):
 
 
 @pytest.mark.parametrize(
-    "noise", [{"sensor_noise": 30.0}, {"diffuse_noise": 5.0}, {"sensor_noise": 20.0, "diffuse_noise": 20.0}]
+    "noise",
+    [
+        {"sensor_noise": 30.0},
+        {"diffuse_noise": 5.0},
+        {"babble": 10.0},
+        {"sensor_noise": 20.0, "diffuse_noise": 20.0, "babble": 20.0},
+    ],
 )
 def test_noise_has_the_asked_level_and_leaves_the_rest_alone(corpus, scene, noise):
     noisy = random_scene(corpus, replace(CONDITION, **noise), index=3)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from vbss.scenes.noise import diffuse_noise, sensor_noise
+from vbss.scenes.noise import diffuse_babble, diffuse_noise, sensor_noise
 
 SAMPLE_RATE = 8000
 POSITIONS = np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, 0.05, 0.02]])
@@ -31,6 +31,23 @@ def test_diffuse_noise_falls_by_three_decibels_per_octave(diffuse):
     assert slope == pytest.approx(-3.01, abs=0.1)
     flat = (frequencies > 8) & (frequencies < 95)
     assert np.mean(power[flat]) == pytest.approx(power[used][0] * frequencies[used][0] / 100, rel=0.2)
+
+
+def test_babble_keeps_its_spectrum_and_gets_the_same_coherence():
+    voices = np.cumsum(np.random.default_rng(1).standard_normal((3, 200_000)), axis=1)
+    voices -= signal.lfilter([0.01], [1, -0.99], voices)  # a spectrum of its own
+    voices /= voices.std(1, keepdims=True)
+    babble = diffuse_babble(POSITIONS, voices, SAMPLE_RATE, 0.01)
+    frequencies, cross = signal.csd(babble[:, None], babble[None], SAMPLE_RATE, nperseg=512)
+    power = np.real(np.einsum("mmf->mf", cross))
+    coherence = cross / np.sqrt(power[:, None] * power[None])
+    distances = np.linalg.norm(POSITIONS[:, None] - POSITIONS[None], axis=-1)
+    assert np.mean(np.abs(coherence - np.sinc(2 * frequencies * distances[..., None] / 343.0)) ** 2) < 0.05**2
+    _, expected = signal.welch(voices, SAMPLE_RATE, nperseg=512)
+    np.testing.assert_allclose(
+        power.mean(0) / power.sum() * 3, expected.mean(0) / expected.sum() * 3, rtol=0.2, atol=1e-5
+    )
+    assert np.mean(babble**2) == pytest.approx(0.01, rel=1e-12)
 
 
 def test_sensor_noise_is_white_and_independent():

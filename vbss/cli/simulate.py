@@ -19,13 +19,15 @@ _OPTIONS = {
     "num_sources": "--sources",
     "sensor_noise": "--noise",
     "diffuse_noise": "--diffuse-noise",
+    "babble": "--babble",
     "sample_rate": "--sample-rate",
     "seconds": "--seconds",
     "split": "--split",
     "room": "--room",
 }
 _CONDITION = (  # the fields of `Condition` that can be chosen
-    "num_sources", "sample_rate", "seconds", "microphones", "sensor_noise", "diffuse_noise", "responses", "room",
+    "num_sources", "sample_rate", "seconds", "microphones", "sensor_noise", "diffuse_noise", "babble",
+    "responses", "room",
 )  # fmt: skip
 _EPILOG = """Writes DIR/scene_000/mixture.wav, one channel per microphone; source_1.wav, ..., what the first microphone
 hears of each source alone; scene.json, all that is known of the scene; and so on for each scene. DIR/microphones.txt
@@ -58,6 +60,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--diffuse-noise", type=float, metavar="DB",
         help="noise from all directions alike, so many dB below the sources together (none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--babble", type=float, metavar="DB",
+        help="many other voices of the folder from all directions, so many dB below the sources together (none)",
     )  # fmt: skip
     parser.add_argument("--sample-rate", type=at_least(8000), default=8000, metavar="HZ", help="Hz (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="length of a scene, s (%(default)s)")

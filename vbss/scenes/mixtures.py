@@ -13,21 +13,28 @@ import numpy as np
 
 from vbss.audio import read_microphone_positions
 from vbss.errors import InputError, one_of, whole_number
+from vbss.scenes.babble import draw_babble
 from vbss.scenes.cache import cache_file, read_arrays, write_arrays
 from vbss.scenes.corpus import SpeechCorpus
 from vbss.scenes.directions import choose_azimuths, draw_azimuths
 from vbss.scenes.excerpts import draw_excerpts
 from vbss.scenes.measured import MeasuredResponses
-from vbss.scenes.noise import diffuse_noise, sensor_noise
+from vbss.scenes.noise import diffuse_babble, diffuse_noise, sensor_noise
 from vbss.scenes.room import Scene, convolve, simulate_room
 
 _CACHE_FORMAT = 1  # another number for another way of making scenes
 _LARGEST_NOISE = 200  # dB above or below the mixture
 _LEVEL = 0.05  # root mean square of the first source at the first microphone
 # Each purpose draws from a stream of its own, so that one draw more or less changes nothing else.
-_SPEECH, _ROOM, _DIRECTIONS, _LEVELS, _SENSOR_NOISE, _DIFFUSE_NOISE = range(6)
+_SPEECH, _ROOM, _DIRECTIONS, _LEVELS, _SENSOR_NOISE, _DIFFUSE_NOISE, _BABBLE = range(7)
 _Draws = Callable[[int], np.random.Generator]  # the stream of a purpose
-_NOT_IN_IMAGES = ("microphones", "sensor_noise", "diffuse_noise", "responses")  # of a condition, as it is written
+_NOT_IN_IMAGES = (
+    "microphones",
+    "sensor_noise",
+    "diffuse_noise",
+    "babble",
+    "responses",
+)  # of a condition, as it is written
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Condition:
         level: smallest and largest level of the later sources against the first at the first microphone, dB.
         sensor_noise: white noise, independent between microphones, so many dB below the images' sum; `None` for none.
         diffuse_noise: noise from all directions alike, so many dB below the images' sum; `None` for none.
+        babble: voices of other speakers of the corpus from all directions alike, eight times as many as microphones, so
+            many dB below the images' sum; `None` for none.
         responses: folder of measured responses (see `MeasuredResponses.read`) in place of simulated rooms: array,
             rooms, distances and possible azimuths are then the set's.
         room: of the measured ones; `None` for one drawn at random.
@@ -70,6 +79,7 @@ class Condition:
     level: tuple[float, float] = (-5.0, 5.0)
     sensor_noise: float | None = None
     diffuse_noise: float | None = None
+    babble: float | None = None
     responses: str | Path | None = None
     room: str | None = None
 
@@ -94,7 +104,7 @@ class Condition:
                 f"smallest_room must be three lengths in m, none above those of largest_room, got {self.smallest_room} "
                 f"and {self.largest_room}."
             )
-        for name in ("sensor_noise", "diffuse_noise"):
+        for name in ("sensor_noise", "diffuse_noise", "babble"):
             level = getattr(self, name)
             if level is not None and not abs(level) <= _LARGEST_NOISE:
                 raise InputError(
@@ -125,7 +135,7 @@ def random_scene(
     Returns:
         The scene, float32. Its `description` tells what was drawn: `sources` (each with speaker, file, begin_seconds,
         azimuth_degrees and level_db), `room` (size, reverberation_time and source_distances, or responses and name),
-        seed, index, sample_rate, seconds, microphone_positions, sensor_noise_db and diffuse_noise_db.
+        seed, index, sample_rate, seconds, microphone_positions, sensor_noise_db, diffuse_noise_db and babble_db.
 
     Raises:
         InputError: if the corpus has too few speakers with long enough files, a room is too small for the sources or
@@ -148,16 +158,19 @@ def random_scene(
 
     images = arrays["images"]
     clean = images.sum(axis=0)
-    noise = _draw_noise(clean, condition, positions, draws)
+    described = json.loads(str(arrays["description"]))
+    speakers = frozenset(source["speaker"] for source in described["sources"])
+    noise = _draw_noise(clean, condition, positions, draws, corpus, speakers)
     description = {
         "seed": seed,
         "index": index,
         "sample_rate": condition.sample_rate,
         "seconds": condition.seconds,
         "microphone_positions": (positions.round(9) + 0.0).tolist(),  # whole nanometres, and no -0
-        **json.loads(str(arrays["description"])),
+        **described,
         "sensor_noise_db": condition.sensor_noise,
         "diffuse_noise_db": condition.diffuse_noise,
+        "babble_db": condition.babble,
     }
     return Scene(clean + noise, images, noise, condition.sample_rate, positions, arrays["azimuths"], description)
 
@@ -236,7 +249,7 @@ def _in_measured_room(sources, condition, responses, draws: _Draws) -> tuple[np.
     return np.stack(images), azimuths, {"responses": responses.folder.resolve().name, "name": room}
 
 
-def _draw_noise(clean, condition, positions, draws: _Draws) -> np.ndarray:
+def _draw_noise(clean, condition, positions, draws: _Draws, corpus, speakers: frozenset[str]) -> np.ndarray:
     """The condition's noise, of the images' dtype; its levels are those below the images' sum."""
     power = np.mean(np.square(clean, dtype=np.float64))
     noise = np.zeros(clean.shape)
@@ -245,4 +258,9 @@ def _draw_noise(clean, condition, positions, draws: _Draws) -> np.ndarray:
     if condition.diffuse_noise is not None:
         share = power / 10 ** (condition.diffuse_noise / 10)
         noise += diffuse_noise(positions, clean.shape[1], condition.sample_rate, share, draws(_DIFFUSE_NOISE))
+    if condition.babble is not None:
+        share = power / 10 ** (condition.babble / 10)
+        draw = draws(_BABBLE)
+        voices = draw_babble(corpus, len(positions), condition.sample_rate, clean.shape[1], draw, without=speakers)
+        noise += diffuse_babble(positions, voices, condition.sample_rate, share)
     return noise.astype(clean.dtype)

@@ -26,10 +26,7 @@ def diffuse_noise(
 ) -> Float[np.ndarray, "microphones samples"]:
     """Stationary noise from all directions alike, of a mean power that is exactly `power`.
 
-    The coherence of two microphones is that of a spherically isotropic field (`vbss.audio.diffuse`). The spectrum is
-    like that of a quiet room: flat up to 100 Hz, falling by 3 dB per octave above. The spectra of independent white
-    noises are mixed with the Cholesky factor of the coherence at each frequency (Habets, Cohen and Gannot, 2008), in
-    one transform over all samples, so that no window blurs the coherence.
+    The spectrum is like that of a quiet room: flat up to 100 Hz, falling by 3 dB per octave above.
 
     Args:
         microphone_positions: m.
@@ -40,13 +37,43 @@ def diffuse_noise(
     """
     spectra = np.fft.rfft(generator.standard_normal((len(microphone_positions), num_samples)))
     frequencies = np.fft.rfftfreq(num_samples, 1 / sample_rate)
+    spectra *= np.sqrt(_CORNER / np.maximum(frequencies, _CORNER))
+    return _scaled(_diffuse(microphone_positions, spectra, frequencies, num_samples), power)
+
+
+def diffuse_babble(
+    microphone_positions: Float[np.ndarray, "microphones 3"],
+    voices: Float[np.ndarray, "microphones samples"],
+    sample_rate: int,
+    power: float,
+) -> Float[np.ndarray, "microphones samples"]:
+    """Independent sounds, one for each microphone, spread over all directions; the mean power is exactly `power`.
+
+    Args:
+        microphone_positions: m.
+        voices: such as `vbss.scenes.babble.draw_babble` gives, of one power each.
+        sample_rate: Hz.
+        power: mean square over microphones and samples.
+    """
+    num_samples = voices.shape[1]
+    frequencies = np.fft.rfftfreq(num_samples, 1 / sample_rate)
+    return _scaled(_diffuse(microphone_positions, np.fft.rfft(voices), frequencies, num_samples), power)
+
+
+def _diffuse(
+    microphone_positions: np.ndarray, spectra: np.ndarray, frequencies: np.ndarray, num_samples: int
+) -> Float[np.ndarray, "microphones samples"]:
+    """Independent sounds (their spectra; overwritten) with the coherence of a spherically isotropic field.
+
+    They are mixed with the Cholesky factor of the coherence (`vbss.audio.diffuse`) at each frequency (Habets, Cohen and
+    Gannot, 2008), in one transform over all samples, so that no window blurs the coherence.
+    """
     for start in range(0, len(frequencies), _BLOCK):
         block = slice(start, start + _BLOCK)
         coherence = diffuse_coherence(microphone_positions, frequencies[block])
         loaded = (coherence + _LOADING * np.eye(len(microphone_positions))) / (1 + _LOADING)
         spectra[:, block] = np.einsum("fmn,nf->mf", np.linalg.cholesky(loaded), spectra[:, block])
-    spectra *= np.sqrt(_CORNER / np.maximum(frequencies, _CORNER))
-    return _scaled(np.fft.irfft(spectra, num_samples), power)
+    return np.fft.irfft(spectra, num_samples)
 
 
 def _scaled(noise: np.ndarray, power: float) -> np.ndarray:
