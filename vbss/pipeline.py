@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Inexact
 
 from vbss.audio.diffuse import whitened
 from vbss.audio.filters import apply_masks, multichannel_wiener
@@ -29,24 +29,24 @@ class Analysis(NamedTuple):
     Attributes:
         mixture: the spectrogram.
         whitening: of each frequency (`vbss.audio.diffuse_whitening`).
-        reference_microphone: whose sound is wanted, counted from 0.
+        microphones: whose sound is wanted, counted from 0; the reference comes first.
     """
 
     mixture: Complex[Array, "frames frequencies microphones"]
-    whitening: Float[Array, "frequencies microphones microphones"]
-    reference_microphone: int
+    whitening: Inexact[Array, "frequencies microphones microphones"]
+    microphones: tuple[int, ...]
 
 
 class Sounds(NamedTuple):
     """What an output makes of the analysis.
 
     Attributes:
-        spectrograms: of each source as the reference microphone hears it.
+        spectrograms: of each source as the microphones that were asked for hear it.
         solution: of the output's own inference, if it has one.
-        expected_sdr: dB, if the output has a posterior of the sounds (`Separation.expected_sdr`).
+        expected_sdr: dB at the reference, if the output has a posterior of the sounds (`Separation.expected_sdr`).
     """
 
-    spectrograms: Complex[Array, "sources frames frequencies"]
+    spectrograms: Complex[Array, "sources microphones frames frequencies"]
     solution: Solution | None = None
     expected_sdr: Float[Array, " sources"] | None = None
 
@@ -71,7 +71,7 @@ class Masking(Output):
     """The masks times the mixture (`vbss.audio.apply_masks`)."""
 
     def __call__(self, analysis, masks, *, key, progress=None):
-        return Sounds(apply_masks(analysis.mixture, masks, analysis.reference_microphone))
+        return Sounds(_at_each(apply_masks, analysis, masks))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Wiener(Output):
     """One multichannel Wiener filter for the whole recording (`vbss.audio.multichannel_wiener`)."""
 
     def __call__(self, analysis, masks, *, key, progress=None):
-        return Sounds(_wiener(analysis.mixture, masks, analysis.reference_microphone))
+        return Sounds(_at_each(multichannel_wiener, analysis, masks))
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,14 @@ class SumModel(Output):
             model, white, self.algorithm, key=key_fit, start=start, max_steps=self.max_steps, progress=progress
         )
         assert isinstance(solution.posterior, Posterior)
-        # The whitening undone, of what the one microphone hears.
-        reference = np.eye(analysis.mixture.shape[-1])[analysis.reference_microphone, None, :, None]
-        channel = np.linalg.solve(np.asarray(analysis.whitening, np.float64), reference)[..., 0]
-        wanted = (solution.posterior, white, jnp.asarray(channel, white.dtype))
-        images, variances = model.images(*wanted), model.image_variances(*wanted)
-        spectrograms = jnp.swapaxes(images, 1, 2) * _level(analysis.mixture).astype(white.dtype)
-        return Sounds(spectrograms, solution, _expected_sdr(images, variances))
+        # The whitening undone, of what each microphone hears.
+        rows = np.eye(analysis.mixture.shape[-1])[list(analysis.microphones)]
+        columns = np.swapaxes(np.asarray(analysis.whitening, np.complex128), 1, 2)
+        channels = jnp.asarray(np.moveaxis(np.linalg.solve(columns, rows.T[None]), -1, 0), white.dtype)
+        images = _images(model, solution.posterior, white, channels)
+        variances = model.image_variances(solution.posterior, white, channels[0])
+        spectrograms = jnp.swapaxes(images, 2, 3) * _level(analysis.mixture).astype(white.dtype)
+        return Sounds(spectrograms, solution, _expected_sdr(images[:, 0], variances))
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,24 @@ class Pipeline:
             positive("start_window", self.start_window)
 
 
-_wiener = eqx.filter_jit(multichannel_wiener)
+@eqx.filter_jit
+def _at_each(
+    method: Callable, analysis: Analysis, masks: Float[Array, "frames frequencies sources"]
+) -> Complex[Array, "sources microphones frames frequencies"]:
+    """What a method makes of the masks, at each microphone that is wanted."""
+    wanted = [method(analysis.mixture, masks, microphone) for microphone in analysis.microphones]
+    return jnp.stack(wanted, 1)
+
+
+@eqx.filter_jit
+def _images(
+    model: LocalGaussianNMF,
+    posterior: Posterior,
+    white: Complex[Array, "frequencies frames microphones"],
+    channels: Complex[Array, "wanted frequencies microphones"],
+) -> Complex[Array, "sources wanted frequencies frames"]:
+    """The sources at each combination of microphones that is wanted; what does not depend on it is computed once."""
+    return jax.vmap(lambda channel: model.images(posterior, white, channel), out_axes=1)(channels)
 
 
 @eqx.filter_jit
@@ -176,7 +194,7 @@ def _expected_sdr(
 def _started(
     model: LocalGaussianNMF,
     mixture: Complex[Array, "frames frequencies microphones"],
-    whitening: Float[Array, "frequencies microphones microphones"],
+    whitening: Inexact[Array, "frequencies microphones microphones"],
     masks: Float[Array, "frames frequencies sources"],
     key: Array,
 ) -> tuple[Complex[Array, "frequencies frames microphones"], dict[str, Array]]:

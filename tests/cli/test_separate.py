@@ -20,6 +20,9 @@ NUM_SAMPLES = 4000
 POSITIONS = [[0.04, 0.0, 0.0], [0.0, 0.04, 0.0], [-0.04, 0.0, 0.0], [0.0, -0.04, 0.0]]
 
 
+_NOT_SETTINGS = ("reference_microphone", "all_channels")
+
+
 class StandIn:
     """Takes the place of `vbss.separation.separate`, records its arguments and does as told."""
 
@@ -44,11 +47,14 @@ class StandIn:
         )
         return SimpleNamespace(
             sources=sources,
+            images=np.stack([source * np.arange(1, 5)[:, None] for source in sources])
+            if options["all_channels"]
+            else None,
             sample_rate=recording.sample_rate,
             azimuths=azimuths,
             direction_posterior=np.eye(4)[:num_sources],
             directions=azimuths[:num_sources],
-            settings=Settings(**{name: value for name, value in options.items() if name != "reference_microphone"}),
+            settings=Settings(**{name: value for name, value in options.items() if name not in _NOT_SETTINGS}),
             warnings=self.warnings,
             reference_microphone=0,
             energy_shares=np.full(num_sources, 1 / num_sources),
@@ -105,6 +111,15 @@ def the_one_line(capsys) -> str:
     assert output.out == ""
     assert output.err.endswith("\n") and output.err.count("\n") == 1
     return output.err
+
+
+def test_sources_of_all_channels(stand_in, mix, out):
+    assert (
+        main(["separate", str(mix), "--sources", "2", "--array", "linear:4:0.1", "--out", str(out), "--all-channels"])
+        == 0
+    )
+    first, channels = (soundfile.read(path)[0] for path in (mix, out / "source_2.wav"))
+    np.testing.assert_allclose(channels, first[:, :1] / 3 * np.arange(1, 5), rtol=1e-6)
 
 
 def test_separate_writes_sources_and_report(separate, mix, out, capsys):
@@ -172,7 +187,7 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
     ]
 
 
-DEFAULTS = dataclasses.asdict(Settings()) | {"reference_microphone": 0}
+DEFAULTS = dataclasses.asdict(Settings()) | {"reference_microphone": 0, "all_channels": False}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 _SENSOR_SHARE = 0.1  # white sensor noise beside one part of diffuse sound: keeps low frequencies invertible
 _QUIET = 10**-2.5  # a frame this far below the loud ones (25 dB in power) is a pause
@@ -49,7 +49,7 @@ def diffuse_whitening(
 
 
 def whitened(
-    whitening: Float[Array, "frequencies microphones microphones"],
+    whitening: Inexact[Array, "frequencies microphones microphones"],
     vectors: Complex[Array, "frequencies any microphones"],
 ) -> Complex[Array, "frequencies any microphones"]:
     """Vectors of the microphones, each times its frequency's matrix."""

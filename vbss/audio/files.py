@@ -12,10 +12,9 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
+from vbss.audio.sound_files import SoundFiles
 from vbss.errors import InputError
 
-# Subtypes of sound files whose samples float32 cannot hold exactly.
-_DOUBLE_SUBTYPES = ("DOUBLE", "PCM_32")
 # Integer formats at their usual best; everything else is written as soundfile does by default.
 _SUBTYPES = {"WAV": "FLOAT", "FLAC": "PCM_24"}
 
@@ -52,32 +51,12 @@ def read_recording(*paths: str | Path) -> Recording:
         InputError: if there is no such file, it is not a sound file, it is empty, silent or not finite, or several
             files differ in sample rate or length.
     """
-    if not paths:
-        raise InputError("read_recording needs at least one path.")
-    read = [_read(Path(path)) for path in paths]
-    (first, rate), names = read[0], [str(path) for path in paths]
-    for name, (samples, sample_rate) in zip(names, read, strict=True):
-        if sample_rate != rate:
-            raise InputError(f"{names[0]!r} has a sample rate of {rate} Hz, but {name!r} of {sample_rate} Hz.")
-        if samples.shape[1] != first.shape[1]:
-            raise InputError(f"{names[0]!r} has {first.shape[1]} samples, but {name!r} has {samples.shape[1]}.")
+    files = SoundFiles.open(*paths)
+    samples = files.read()
     try:
-        return Recording(np.concatenate([samples for samples, _ in read]), rate)
+        return Recording(samples, files.sample_rate)
     except InputError as error:
-        raise InputError(f"{', '.join(names)}: {error}") from error
-
-
-def _read(path: Path) -> tuple[Float[np.ndarray, "channels samples"], int]:
-    if not path.is_file():
-        raise InputError(f"there is no sound file {str(path)!r}.")
-    try:
-        with soundfile.SoundFile(path) as file:
-            dtype = "float64" if file.subtype in _DOUBLE_SUBTYPES else "float32"
-            samples, sample_rate = file.read(dtype=dtype, always_2d=True), file.samplerate
-    # A TypeError is soundfile's answer to headerless files, which it takes for raw samples.
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise InputError(f"{str(path)!r} cannot be read as a sound file ({error}).") from error
-    return np.ascontiguousarray(samples.T), sample_rate
+        raise InputError(f"{', '.join(map(str, paths))}: {error}") from error
 
 
 def write_recording(path: str | Path, samples: Float[np.ndarray, "..."], sample_rate: int | np.integer) -> None:

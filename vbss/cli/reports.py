@@ -108,6 +108,7 @@ def write_separation(folder: Path, recording: "Recording", result: "Separation",
     from vbss.audio import write_recording
     from vbss.plots import plot_separation
 
-    for source, samples in zip(report["sources"], np.asarray(result.sources), strict=True):
+    sounds = result.sources if result.images is None else result.images
+    for source, samples in zip(report["sources"], np.asarray(sounds), strict=True):
         write_recording(folder / source["file"], samples, result.sample_rate)
     write_report(folder, report, plot_separation(recording, result))

@@ -36,6 +36,11 @@ def add(commands: Any) -> None:
         dest="reference_microphone",
         help="microphone whose sound is separated, counted from 0 (%(default)s)",
     )
+    parser.add_argument(
+        "--all-channels",
+        action="store_true",
+        help="write the sources as all microphones hear them, as the recording is",
+    )
     add_output(parser)
     add_quiet(parser)
     add_settings(parser)
@@ -58,6 +63,7 @@ def _run(arguments: argparse.Namespace) -> None:
         positions,
         arguments.num_sources,
         reference_microphone=arguments.reference_microphone,
+        all_channels=arguments.all_channels,
         **settings(arguments),
     )
     separation = infer(run, "separating", arguments.quiet)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import vbss.separation
+import vbss
 from vbss.audio import (
     STFT,
     Recording,
@@ -18,7 +18,7 @@ from vbss.audio import (
 from vbss.errors import InputError
 from vbss.inference import Solution, Status
 from vbss.pipeline import Sounds
-from vbss.separation import localize, separate
+from vbss.separation import analysis, localize, separate, whole
 
 SAMPLE_RATE = 8000
 POSITIONS = read_microphone_positions("circular:4:0.08")
@@ -83,12 +83,12 @@ def known_masks(monkeypatch):
 
     # What is traced once would keep the first test's stand-in.
     for traced in ("_analysed", "_probabilities"):
-        monkeypatch.setattr(vbss.separation, traced, inspect.unwrap(getattr(vbss.separation, traced)))
+        monkeypatch.setattr(analysis, traced, inspect.unwrap(getattr(analysis, traced)))
     stand_in = type("StandIn", (vbss.Model,), {"init": staticmethod(init)})
     pipeline = vbss.Pipeline(stand_in, vbss.Wiener())
     monkeypatch.setattr(vbss.Settings, "pipeline", property(lambda _: pipeline))
-    monkeypatch.setattr(vbss.separation, "_short_start", lambda *_: {"start": jnp.ones(())})
-    monkeypatch.setattr(vbss.separation, "fit", fit)
+    monkeypatch.setattr(analysis, "_short_start", lambda *_: {"start": jnp.ones(())})
+    monkeypatch.setattr(analysis, "fit", fit)
     return given
 
 
@@ -136,6 +136,19 @@ def test_sources_are_as_heard_at_the_reference(known_masks):
     separation = separate(mixture, POSITIONS, 2, reference_microphone=2, window=WINDOW, hop=HOP)
     error = np.sum((separation.sources - images[:, 2]) ** 2, 1) / np.sum(images[:, 2] ** 2, 1)
     assert np.all(error < 0.01)
+
+
+def test_sources_as_all_channels_hear_them(known_masks):
+    images, mixture = recording()
+    known_masks["images"] = images
+    samples = mixture.samples.copy()
+    samples[1] = 0
+    found = separate(Recording(samples, SAMPLE_RATE), POSITIONS, 2, reference_microphone=3, all_channels=True)
+    assert found.images is not None and found.images.shape == (2, *samples.shape)
+    np.testing.assert_array_equal(found.images[:, 3], found.sources)
+    np.testing.assert_array_equal(found.images[:, 1], 0)
+    error = np.sum((found.images - images) ** 2, -1) / np.sum(images**2, -1)
+    assert np.all(error[:, [0, 2, 3]] < 0.02)
 
 
 def test_two_plane_waves_are_separated_and_located():
@@ -189,15 +202,15 @@ def test_two_plane_waves_are_separated_and_located():
     ],
 )
 def test_arguments_that_cannot_be_are_refused_before_any_computation(monkeypatch, change, message):
-    for stage in ("_analysed", "fit", "_samples"):
-        monkeypatch.setattr(vbss.separation, stage, None)
+    for stage in ("_analysed", "fit"):
+        monkeypatch.setattr(analysis, stage, None)
     arguments = {"microphone_positions": POSITIONS, "num_sources": 2} | change
     with pytest.raises(InputError, match=message):
         separate(recording()[1], **arguments)
 
 
 def test_equal_channels_are_refused(monkeypatch):
-    monkeypatch.setattr(vbss.separation, "_analysed", None)
+    monkeypatch.setattr(analysis, "_analysed", None)
     samples = recording()[1].samples.copy()
     samples[3] = samples[1]
     with pytest.raises(InputError, match="same sound in channels 1 and 3 "):
@@ -230,7 +243,7 @@ def test_the_level_does_not_matter(known_masks, dtype, level):
 def test_silent_sources_share_alike(known_masks, monkeypatch):
     images, mixture = recording()
     known_masks["images"] = images
-    monkeypatch.setattr(vbss.separation, "_samples", lambda *_: jnp.zeros((2, 16000)))
+    monkeypatch.setattr(whole, "_samples", lambda *_: jnp.zeros((2, 1, 16000)))
     np.testing.assert_array_equal(separate(mixture, POSITIONS, 2).energy_shares, [0.5, 0.5])
 
 
@@ -239,14 +252,14 @@ def test_sources_come_in_the_order_of_their_directions(known_masks, monkeypatch,
     images, mixture = recording("float64", azimuths)
     known_masks["images"] = images
     places = [round(azimuth / np.radians(5)) for azimuth in azimuths]
-    fit = vbss.separation.fit
+    fit = analysis.fit
 
     def placed(*arguments, **options):
         solution = fit(*arguments, **options)
         source = solution.posterior["source"].probs
         return KnownSolution(source, jnp.eye(72, dtype=source.dtype)[jnp.asarray(places)])
 
-    monkeypatch.setattr(vbss.separation, "fit", placed)
+    monkeypatch.setattr(analysis, "fit", placed)
     separation = separate(mixture, POSITIONS, 2)
     np.testing.assert_allclose(separation.directions, [np.pi / 3, np.pi])
     np.testing.assert_array_equal(separation.classes, np.argsort(azimuths))
@@ -261,7 +274,7 @@ def test_where_the_sum_model_fails_the_mixture_models_sources_are_given(known_ma
         def __call__(self, analysis, masks, *, key, progress=None):
             solution = KnownSolution(masks, masks)
             object.__setattr__(solution, "status", Status.nonfinite)
-            spectrograms = jnp.full((2, *analysis.mixture.shape[:2]), jnp.nan, analysis.mixture.dtype)
+            spectrograms = jnp.full((2, 1, *analysis.mixture.shape[:2]), jnp.nan, analysis.mixture.dtype)
             return Sounds(spectrograms, solution)
 
     images, mixture = recording()
@@ -300,8 +313,8 @@ def test_doubtful_results_are_told(monkeypatch):
         object.__setattr__(solution, "status", Status.bound_decreased)
         return solution
 
-    monkeypatch.setattr(vbss.separation, "fit", fit)
-    monkeypatch.setattr(vbss.separation, "_probabilities", inspect.unwrap(vbss.separation._probabilities))
+    monkeypatch.setattr(analysis, "fit", fit)
+    monkeypatch.setattr(analysis, "_probabilities", inspect.unwrap(analysis._probabilities))
     line = read_microphone_positions("linear:4:0.03")
     in_line, fell, posterior, shared = localize(recording()[1], line, 3, num_directions=4).warnings
     assert "stand in a line" in in_line

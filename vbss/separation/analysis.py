@@ -1,0 +1,145 @@
+"""The first half of a separation: transform, mixture model, masks and directions."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from vbss.audio.array_recording import ArrayRecording
+from vbss.audio.diffuse import active_frames, diffuse_whitening, whitened
+from vbss.audio.filters import normalize_bins
+from vbss.audio.geometry import azimuth_grid, steering_vectors
+from vbss.audio.stft import STFT
+from vbss.inference import fit
+from vbss.models.cgmm_start import given_directions, peak_directions
+from vbss.pipeline import Analysis, Progress
+from vbss.posteriors import AbstractPosterior
+from vbss.program import Model
+from vbss.separation.clock import Clock
+from vbss.separation.doubts import doubtful_directions
+from vbss.settings import Settings
+
+
+class Located(NamedTuple):
+    """What the first half gives.
+
+    Attributes:
+        fields: of a `Localization`.
+        stft: the transform.
+        analysis: what an output starts from.
+    """
+
+    fields: dict[str, Any]
+    stft: STFT
+    analysis: Analysis
+
+
+def locate(
+    recorded: ArrayRecording,
+    num_sources: Any,
+    settings: Settings,
+    progress: Progress | None,
+    start_directions: Float[np.ndarray, "sources directions"] | None = None,
+) -> Located:
+    """Masks and directions of the sources.
+
+    Args:
+        start_directions: probabilities of the candidate directions, from which the mixture model starts; the sources
+            keep this order. By default, peaks of the directions' histogram, and sources in the order of directions.
+    """
+    num_sources = settings.check_num_sources(num_sources)
+    stft = settings.stft(recorded.sample_rate, recorded.samples.shape[1])
+    positions, azimuths = recorded.microphone_positions, azimuth_grid(settings.num_directions)
+    clock, pipeline = Clock({}), settings.pipeline
+    with settings.in_precision():
+        samples = jnp.asarray(recorded.samples, float)
+
+        def analysed(stft: STFT) -> tuple[Any, ...]:
+            whitening = diffuse_whitening(positions, stft.frequencies)
+            geometry = (jnp.asarray(positions, float), whitening, jnp.asarray(azimuths, float))
+            analysis = _analysed(stft, samples, *geometry, pipeline.mixture_model, settings.loading, num_sources)
+            return whitening, *analysis
+
+        whitening, mixture, model, data = clock("transform", analysed(stft))
+        start = None  # the model's own
+        if start_directions is not None:
+            start = clock("start", _given_start(model, data, jnp.asarray(start_directions, float)))
+        elif pipeline.start_window is not None and settings.window > pipeline.start_window:
+            *_, short_model, short_data = analysed(
+                STFT.init(recorded.sample_rate, pipeline.start_window, pipeline.start_window / 4)
+            )
+            start = clock("start", _short_start(model, data, short_model, short_data))
+        key = jax.random.key(settings.seed)
+        solution = fit(
+            model, data, settings.inference, key=key, start=start, max_steps=settings.max_steps, progress=progress
+        )
+        masks, direction_posterior = (
+            np.asarray(probs) for probs in clock("mixture model", _probabilities(solution.posterior))
+        )
+    is_known = np.isfinite(direction_posterior).all(axis=1)
+    directions = np.where(is_known, azimuths[np.argmax(direction_posterior, axis=1)], np.nan)
+    order = np.arange(num_sources)
+    if start_directions is None:
+        order = np.argsort(directions % (2 * np.pi), kind="stable")
+    directions, direction_posterior, masks = directions[order], direction_posterior[order], masks[..., order]
+    fields = {
+        "azimuths": azimuths,
+        "direction_posterior": direction_posterior,
+        "directions": directions,
+        "masks": masks,
+        "classes": order,
+        "reference_microphone": int(recorded.channels[recorded.reference_microphone]),
+        "settings": settings,
+        "solution": solution,
+        "warnings": (*recorded.warnings, *doubtful_directions(solution, direction_posterior, directions)),
+        "seconds": clock.seconds,
+    }
+    return Located(fields, stft, Analysis(mixture, whitening, (recorded.reference_microphone,)))
+
+
+@eqx.filter_jit
+def _analysed(
+    stft: STFT,
+    samples: Float[Array, "microphones samples"],
+    microphone_positions: Float[Array, "microphones 3"],
+    whitening: Float[Array, "frequencies microphones microphones"],
+    azimuths: Float[Array, " directions"],
+    mixture_model: Any,
+    loading: float,
+    num_sources: int,
+) -> tuple[Complex[Array, "frames frequencies microphones"], Model, tuple]:
+    """The spectrogram, the model of the array, and the data that the model takes: whitened bins, and which count."""
+    mixture = jnp.moveaxis(stft.forward(samples), 0, -1)
+    is_observed = active_frames(mixture)[None, :] & jnp.any(mixture != 0, -1).T
+    white = whitened(whitening, jnp.swapaxes(mixture, 0, 1))
+    steering = whitened(whitening, steering_vectors(microphone_positions, azimuths, stft.frequencies))
+    program = mixture_model.init(steering, num_sources, loading=loading)
+    return mixture, program, (normalize_bins(white), is_observed)
+
+
+@eqx.filter_jit
+def _given_start(model: Model, data: tuple, directions: Float[Array, "sources directions"]) -> dict[str, Array]:
+    mixture, is_observed = data
+    return given_directions(model, mixture, directions, is_observed)
+
+
+@eqx.filter_jit
+def _short_start(model: Model, data: tuple, short_model: Model, short_data: tuple) -> dict[str, Array]:
+    """A start from the directions that a shorter window finds: in it, sounds overlap less.
+
+    A long window holds more of the room's reverberation, and so separates better.
+    """
+    return _given_start(model, data, peak_directions(short_model, *short_data))
+
+
+@eqx.filter_jit
+def _probabilities(
+    posterior: AbstractPosterior,
+) -> tuple[Float[Array, "frames frequencies sources"], Float[Array, "sources directions"]]:
+    """The masks and the directions' posterior."""
+    source, direction = posterior["source"], posterior["direction"]
+    # The posterior of an indicator is a categorical distribution, which the general type does not say.
+    return jnp.swapaxes(source.probs, 0, 1), direction.probs  # pyright: ignore[reportAttributeAccessIssue]

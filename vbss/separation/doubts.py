@@ -1,0 +1,41 @@
+"""Reasons to doubt what was inferred, a sentence each."""
+
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+
+import numpy as np
+
+from vbss.inference import Solution, Status
+
+POOR_SDR = 5.0  # dB of expected SDR, below which a source is doubted
+
+
+def is_usable(solution: Solution) -> bool:
+    """Whether an inference came to an end with numbers."""
+    return solution.status not in (Status.nonfinite, Status.interrupted)
+
+
+def failures(solution: Solution) -> Iterator[str]:
+    """How an inference ended, where that was not well."""
+    if solution.status in (Status.bound_decreased, Status.nonfinite, Status.interrupted):
+        yield solution.status.explanation
+
+
+def doubtful_directions(solution: Solution, direction_posterior: np.ndarray, directions: np.ndarray) -> Iterator[str]:
+    """Of a mixture model: failures, uncertain directions, and sources that may be one."""
+    yield from failures(solution)
+    if solution.status is Status.nonfinite:
+        return
+    for source, probability in enumerate(direction_posterior.max(axis=1), 1):
+        if probability < 0.5:
+            yield f"the direction of source {source} is uncertain: the most probable one has {probability:.2f}."
+    for first, second in combinations(range(len(directions)), 2):
+        if directions[first] == directions[second]:
+            yield f"sources {first + 1} and {second + 1} share one direction: they may be one source."
+
+
+def poor_sources(expected_sdr: Iterable[float]) -> Iterator[str]:
+    """Sources that the posterior itself does not trust."""
+    for number, ratio in enumerate(expected_sdr, 1):
+        if ratio < POOR_SDR:
+            yield f"source {number} is poorly separated: an SDR of {ratio:.1f} dB is expected."
