@@ -48,7 +48,7 @@ class StandIn:
         return SimpleNamespace(
             sources=sources,
             images=np.stack([source * np.arange(1, 5)[:, None] for source in sources])
-            if options["all_channels"]
+            if options.get("all_channels")
             else None,
             sample_rate=recording.sample_rate,
             azimuths=azimuths,
