@@ -15,7 +15,8 @@ from vbss.gated import Gated
 from vbss.hermitian import inverse_and_log_determinant, pack_outer, packed_identity, unpack
 from vbss.models import local_gaussian_nmf_closed_forms, local_gaussian_nmf_start
 from vbss.models.bins import check_bins, heard
-from vbss.models.local_gaussian_nmf_closed_forms import weighed
+from vbss.models.by_frequency import mapped
+from vbss.models.local_gaussian_nmf_closed_forms import Rows, rows, weighed
 from vbss.models.local_gaussian_nmf_layout import loaded, variances
 from vbss.posteriors import Posterior
 from vbss.program import Model, point
@@ -131,17 +132,22 @@ class LocalGaussianNMF(Model):
             channel: weights of the microphones at each frequency, whose combination is wanted: a row of the identity,
                 or of the inverse of a whitening. By default all microphones.
         """
-        found = weighed(self, posterior, (mixture, is_observed))
-        size = mixture.shape[-1]
-        filtered = jax.lax.complex(found.filtered[:, :size], found.filtered[:, size:])
-        covariance = unpack(found.covariance[:, : self.num_sources])
-        gain = found.variance[: self.num_sources] * jnp.sqrt(found.level)[None]
-        if channel is None:
-            means = jnp.einsum("fkij,fjn->kfni", covariance, filtered, precision="highest")
-            return gain[..., None].astype(means.dtype) * means
-        rows = jnp.einsum("fi,fkij->fkj", channel, covariance, precision="highest")
-        means = jnp.einsum("fkj,fjn->kfn", rows, filtered, precision="highest")
-        return gain.astype(means.dtype) * means
+        activations, size = posterior.points["activations"], mixture.shape[-1]
+
+        def of(inputs: tuple[Rows, Array | None]) -> Array:
+            found = weighed(self, inputs[0], activations)
+            filtered = jax.lax.complex(found.filtered[:, :size], found.filtered[:, size:])
+            covariance = unpack(found.covariance[:, : self.num_sources])
+            gain = jnp.swapaxes(found.variance[: self.num_sources] * jnp.sqrt(found.level)[None], 0, 1)
+            if inputs[1] is None:
+                means = jnp.einsum("fkij,fjn->fkni", covariance, filtered, precision="highest")
+                return gain[..., None].astype(means.dtype) * means
+            weights = jnp.einsum("fi,fkij->fkj", inputs[1], covariance, precision="highest")
+            means = jnp.einsum("fkj,fjn->fkn", weights, filtered, precision="highest")
+            return gain.astype(means.dtype) * means
+
+        means = mapped(of, (rows(posterior, (mixture, is_observed)), channel), mixture.shape[1])
+        return jnp.swapaxes(means, 0, 1)
 
     @eqx.filter_jit
     def image_variances(
@@ -158,13 +164,19 @@ class LocalGaussianNMF(Model):
         Args:
             posterior, mixture, channel, is_observed: as for `images`.
         """
-        found = weighed(self, posterior, (mixture, is_observed))
-        covariance = unpack(found.covariance[:, : self.num_sources])
-        rows = jnp.einsum("fi,fkij->fkj", channel, covariance, precision="highest")
-        prior = jnp.einsum("fkj,fj->kf", rows, channel.conj(), precision="highest").real[..., None]
-        explained = jnp.einsum("fkp,fpn->kfn", pack_outer(rows.conj()), found.inverse, precision="highest")
-        variance = found.variance[: self.num_sources]
-        remaining = found.level[None] * variance * jnp.maximum(prior - variance * explained, 0)
+        activations = posterior.points["activations"]
+
+        def of(inputs: tuple[Rows, Array]) -> Array:
+            found = weighed(self, inputs[0], activations)
+            covariance = unpack(found.covariance[:, : self.num_sources])
+            weights = jnp.einsum("fi,fkij->fkj", inputs[1], covariance, precision="highest")
+            prior = jnp.einsum("fkj,fj->fk", weights, inputs[1].conj(), precision="highest").real[..., None]
+            explained = jnp.einsum("fkp,fpn->fkn", pack_outer(weights.conj()), found.inverse, precision="highest")
+            variance = jnp.swapaxes(found.variance[: self.num_sources], 0, 1)
+            return found.level[:, None] * variance * jnp.maximum(prior - variance * explained, 0)
+
+        remaining = mapped(of, (rows(posterior, (mixture, is_observed)), channel), mixture.shape[1])
+        remaining = jnp.swapaxes(remaining, 0, 1)
         is_silent = ~heard(mixture) if is_observed is None else ~heard(mixture) & is_observed
         return jnp.where(is_silent[None], 0, remaining)
 
