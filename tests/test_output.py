@@ -3,7 +3,7 @@ import os
 import pytest
 
 from vbss.errors import InputError
-from vbss.output import check_output_folder, new_output_folder
+from vbss.output import check_output_folder, new_output_folder, resumable_output_folder
 
 
 def test_the_folder_appears_when_the_block_ends(tmp_path):
@@ -113,3 +113,27 @@ def test_impossible_folders_are_refused(tmp_path, monkeypatch):
         check_output_folder(tmp_path / "out")
     with pytest.raises(InputError, match="mounted"):
         check_output_folder(tmp_path.__class__("/"))
+
+
+def test_a_resumable_folder_stays_until_it_is_whole(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError), resumable_output_folder(out) as folder:
+        (folder / "source_1.wav").write_text("half")
+        raise RuntimeError
+    assert not out.exists()
+    with resumable_output_folder(out) as again:
+        assert again == folder and (again / "source_1.wav").read_text() == "half"
+        (again / "report.json").write_text("{}")
+        assert not out.exists()
+    assert {path.name for path in out.iterdir()} == {"source_1.wav", "report.json"}
+    assert list(tmp_path.iterdir()) == [out]
+    with resumable_output_folder(out) as anew:
+        assert list(anew.iterdir()) == []
+        (anew / "report.json").write_text("new")
+    assert [path.name for path in out.iterdir()] == ["report.json"]
+
+
+def test_a_resumable_folder_is_written_by_one_process_at_a_time(tmp_path):
+    with resumable_output_folder(tmp_path / "out"):
+        with pytest.raises(InputError, match="another process"), resumable_output_folder(tmp_path / "out"):
+            pass

@@ -43,9 +43,11 @@ from .program import markov_chain as markov_chain
 from .program import point as point
 from .program import statistics as statistics
 from .separation import Localization as Localization
+from .separation import LongSeparation as LongSeparation
 from .separation import Separation as Separation
 from .separation import localize as localize
 from .separation import separate as separate
+from .separation import separate_long as separate_long
 from .settings import Settings as Settings
 from .storage import load as load
 from .storage import save as save

@@ -71,12 +71,49 @@ def new_output_folder(out: Path) -> Iterator[Path]:
     try:
         new.mkdir()
         yield new
-        check_output_folder(out)  # again: the work took a while
+        _replace(out, new, old)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def resumable_output_folder(out: Path) -> Iterator[Path]:
+    """As `new_output_folder`, but what was written stays when the block fails, and is there for the next attempt.
+
+    Until then it lies beside `out`, under the name `.NAME.partial`. Only result files may be left in it at the end.
+
+    **Raises:** `InputError` as `check_output_folder`, or if another process is writing the same results; `OSError` if
+    the file system refuses.
+    """
+    from filelock import FileLock, Timeout
+
+    out = out.resolve()
+    check_output_folder(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
+    partial.mkdir(exist_ok=True)
+    lock = FileLock(out.with_name(f".{out.name}.lock"), blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"output folder {str(out)!r} is being written by another process.") from error
+    try:
+        yield partial
+        _replace(out, partial, old)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _replace(out: Path, new: Path, old: Path) -> None:
+    """Put `new` in the place of `out`, which becomes `old`; on failure everything is as it was."""
+    check_output_folder(out)  # again: the work took a while
+    try:
         if out.exists():
             out.rename(old)
         new.rename(out)
     finally:
         if old.exists() and not out.exists():
             old.rename(out)
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

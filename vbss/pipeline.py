@@ -9,18 +9,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from vbss.audio.diffuse import whitened
 from vbss.audio.filters import apply_masks, multichannel_wiener
 from vbss.errors import InputError, positive, whole_number
-from vbss.inference import EM, Solution, fit
+from vbss.inference import EM, Solution, Status, fit
 from vbss.models import LDACGMM, LocalGaussianNMF
 from vbss.models.local_gaussian_nmf_start import given_masks
 from vbss.posteriors import Posterior
 from vbss.program import Model
 
 Progress = Callable[[int, int, float], Any]
+_FOLLOWING_STEPS = 20  # of the activations, where sound was lost: by themselves they converge quickly
 
 
 class Analysis(NamedTuple):
@@ -30,11 +31,13 @@ class Analysis(NamedTuple):
         mixture: the spectrogram.
         whitening: of each frequency (`vbss.audio.diffuse_whitening`).
         microphones: whose sound is wanted, counted from 0; the reference comes first.
+        is_whole: the frames in which all channels hold what their microphones heard; None if all do.
     """
 
     mixture: Complex[Array, "frames frequencies microphones"]
     whitening: Inexact[Array, "frequencies microphones microphones"]
     microphones: tuple[int, ...]
+    is_whole: Bool[Array, " frames"] | None = None
 
 
 class Sounds(NamedTuple):
@@ -112,17 +115,24 @@ class SumModel(Output):
             masks.shape[-1], self.num_components, has_noise=self.has_noise, loading=self.loading
         )
         key_start, key_fit = jax.random.split(key)
-        white, start = _started(model, analysis.mixture, analysis.whitening, masks, key_start)
+        white, is_observed, start = _started(model, analysis, masks, key_start)
+        data = white if is_observed is None else (white, is_observed)
         solution = fit(
-            model, white, self.algorithm, key=key_fit, start=start, max_steps=self.max_steps, progress=progress
+            model, data, self.algorithm, key=key_fit, start=start, max_steps=self.max_steps, progress=progress
         )
-        assert isinstance(solution.posterior, Posterior)
+        posterior = solution.posterior
+        assert isinstance(posterior, Posterior)
+        if is_observed is not None and solution.status not in (Status.nonfinite, Status.interrupted):
+            # What was lost in part says nothing of how sources sound and where they are, but is still to be separated.
+            follow = EM(updates=self.algorithm.updates, frozen=("spectra", "spatial_covariance"), probes=False)
+            posterior = fit(model, white, follow, key=key_fit, start=posterior, max_steps=_FOLLOWING_STEPS).posterior
+            assert isinstance(posterior, Posterior)
         # The whitening undone, of what each microphone hears.
         rows = np.eye(analysis.mixture.shape[-1])[list(analysis.microphones)]
         columns = np.swapaxes(np.asarray(analysis.whitening, np.complex128), 1, 2)
         channels = jnp.asarray(np.moveaxis(np.linalg.solve(columns, rows.T[None]), -1, 0), white.dtype)
-        images = _images(model, solution.posterior, white, channels)
-        variances = model.image_variances(solution.posterior, white, channels[0])
+        images = _images(model, posterior, white, channels)
+        variances = model.image_variances(posterior, white, channels[0])
         spectrograms = jnp.swapaxes(images, 2, 3) * _level(analysis.mixture).astype(white.dtype)
         return Sounds(spectrograms, solution, _expected_sdr(images[:, 0], variances))
 
@@ -193,13 +203,18 @@ def _expected_sdr(
 @eqx.filter_jit
 def _started(
     model: LocalGaussianNMF,
-    mixture: Complex[Array, "frames frequencies microphones"],
-    whitening: Inexact[Array, "frequencies microphones microphones"],
+    analysis: Analysis,
     masks: Float[Array, "frames frequencies sources"],
     key: Array,
-) -> tuple[Complex[Array, "frequencies frames microphones"], dict[str, Array]]:
-    """The mixture white and of one level, and where the model starts on it."""
+) -> tuple[
+    Complex[Array, "frequencies frames microphones"], Bool[Array, "frequencies frames"] | None, dict[str, Array]
+]:
+    """The mixture white and of one level, which bins of it are whole, and where the model starts on it."""
+    mixture = analysis.mixture
     level = _level(mixture)
     scaled = jax.lax.complex(mixture.real / level, mixture.imag / level)
-    white = whitened(whitening, jnp.swapaxes(scaled, 0, 1))
-    return white, given_masks(model, white, jnp.swapaxes(masks, 0, 1), key=key)
+    white = whitened(analysis.whitening, jnp.swapaxes(scaled, 0, 1))
+    is_observed = None
+    if analysis.is_whole is not None:
+        is_observed = jnp.broadcast_to(analysis.is_whole[None], white.shape[:2])
+    return white, is_observed, given_masks(model, white, jnp.swapaxes(masks, 0, 1), is_observed, key=key)

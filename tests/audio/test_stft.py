@@ -75,6 +75,19 @@ def test_under_vmap_and_grad():
     np.testing.assert_allclose(jax.jit(jax.grad(half_energy))(signals[0]), signals[0], atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("window_length", "hop_length", "num_samples"),
+    [(8, 2, 30), (9, 4, 31), (2, 1, 5), (16, 14, 33), (16, 7, 16)],
+)
+def test_touched_frames_are_those_that_a_sample_changes(window_length, hop_length, num_samples):
+    stft = STFT(window_length, hop_length, 8000)
+    several = np.isin(np.arange(num_samples), [1, 2, num_samples - 1])
+    signals = np.stack([*np.eye(num_samples), np.zeros(num_samples), several])
+    transform = jax.jit(lambda signals: (stft.forward(signals), jax.vmap(stft.touched_frames)(signals > 0)))
+    spectrogram, touched = transform(signals)
+    np.testing.assert_array_equal(touched, np.any(np.abs(spectrogram) > 0, axis=-1))
+
+
 def test_equal_transforms_share_one_compilation():
     traces = 0
 
@@ -119,6 +132,8 @@ def test_shapes_that_do_not_fit_are_refused():
     stft = STFT.init(8000)
     with pytest.raises(InputError, match="511 samples"):
         stft.forward(noise(511))
+    with pytest.raises(InputError, match="is_lost has 511 samples"):
+        stft.touched_frames(np.zeros(511, bool))
     spectrogram = stft.forward(noise(2000))
     with pytest.raises(InputError, match="frequencies"):
         stft.inverse(spectrogram[:, :-1], 2000)

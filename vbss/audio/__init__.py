@@ -1,5 +1,6 @@
 """Sound in, sound out: time-frequency transform, array geometry, spatial filters and sound files."""
 
+from vbss.audio.bandwidth import empty_bands as empty_bands
 from vbss.audio.diffuse import active_frames as active_frames
 from vbss.audio.diffuse import diffuse_whitening as diffuse_whitening
 from vbss.audio.files import Recording as Recording

@@ -1,15 +1,15 @@
-"""What can be wrong with a recording and yet be worked with: dead channels, clipping, an offset, an odd level."""
+"""What can be wrong with a recording and yet be worked with: dead channels, lost sound, an offset, an odd level."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vbss.audio.lost_sound import LostSound, runs
+
 _DEAD = 1e-6  # of the loudest channel's power: 60 dB below it
 _OFFSET = 0.1  # of the root mean square
 _UNEVEN = 15.0  # dB between a channel and the median one
-_CLIPPED_RUN = 3  # samples on end at the extreme value of their channel: sound only touches it
-_CLIPPED_SHARE = 1e-4
 _SILENT_RUN = 400  # samples on end that are exactly zero in all channels
 _SILENT_SHARE = 0.01
 _QUIET_PEAK = 1e-3  # of full scale: ten bits of a 16-bit file are unused
@@ -31,35 +31,41 @@ def offsets(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray,
     return np.where(np.abs(means) > _OFFSET * level, means, 0)
 
 
-def recording_warnings(samples: Float[np.ndarray, "channels samples"]) -> Iterator[str]:
-    """What a user should know of a recording before trusting what is made of it, a sentence each."""
+def recording_warnings(samples: Float[np.ndarray, "channels samples"], lost: LostSound) -> Iterator[str]:
+    """What a user should know of a recording before trusting what is made of it, a sentence each.
+
+    Args:
+        samples: the recording.
+        lost: what is lost of it.
+    """
     is_dead = dead_channels(samples)
+    is_used = ~is_dead & ~lost.is_failing
     for channel in np.flatnonzero(is_dead):
         yield (
             f"channel {channel} (counted from 0) is silent or more than 60 dB below the loudest, and was left out: is "
             "the microphone connected?"
         )
-    power = _powers(samples)[~is_dead]
+    yield from dropout_warnings(lost)
+    power = _powers(samples)[is_used]
     levels = 10 * np.log10(power / np.median(power)) if power.size else power
-    for channel, level in zip(np.flatnonzero(~is_dead), levels, strict=True):
+    for channel, level in zip(np.flatnonzero(is_used), levels, strict=True):
         if abs(level) > _UNEVEN:
             compared = f"{abs(level):.0f} dB {'louder' if level > 0 else 'quieter'}"
             yield (
                 f"channel {channel} (counted from 0) is {compared} than the others: directions and sources suffer from "
                 "gains that differ."
             )
-    for channel in np.flatnonzero((offsets(samples) != 0) & ~is_dead):
+    for channel in np.flatnonzero((offsets(samples) != 0) & is_used):
         yield f"channel {channel} (counted from 0) has a constant offset, which was removed."
-    for channel, sound in enumerate(samples):
-        # At a few steps of the file's resolution, sound stands at its limits without being clipped.
-        is_coarse = np.abs(sound).max() < _QUIET_PEAK
-        share = 0.0 if is_dead[channel] or is_coarse else _clipped_share(sound)
-        if share > _CLIPPED_SHARE:
-            yield (
-                f"channel {channel} (counted from 0) is clipped ({100 * share:.2g} % of its samples stand at its "
-                "limits): lower the recording level."
-            )
-    share = _share_in_runs(np.all(samples == 0, axis=0, keepdims=True)[0], _SILENT_RUN)
+    treatment = "It was used as it is" if lost.is_clipping_everywhere else "Nothing was learnt from these moments"
+    for channel in np.flatnonzero(lost.is_clipped.any(axis=1)):
+        share = lost.is_clipped[channel].mean()
+        yield (
+            f"channel {channel} (counted from 0) is clipped ({100 * share:.2g} % of its samples stand at its limits): "
+            f"lower the recording level. {treatment}."
+        )
+    starts, stops = runs(np.all(samples == 0, axis=0), _SILENT_RUN)
+    share = (stops - starts).sum() / samples.shape[1]
     if share > _SILENT_SHARE:
         yield f"{100 * share:.0f} % of the recording is digital silence, of which nothing can be learnt."
     peak = np.abs(samples).max()
@@ -69,18 +75,27 @@ def recording_warnings(samples: Float[np.ndarray, "channels samples"]) -> Iterat
         yield f"the recording is louder than full scale: its peak is {peak:.3g}. The sources are written at its level."
 
 
-def _clipped_share(sound: Float[np.ndarray, " samples"]) -> float:
-    """The share of samples that stand in a row at the highest or lowest value."""
-    if np.ptp(sound) == 0:
-        return 0.0
-    return sum(_share_in_runs(np.equal(sound, limit), _CLIPPED_RUN) for limit in (sound.max(), sound.min()))
-
-
-def _share_in_runs(is_so: Bool[np.ndarray, " samples"], shortest: int) -> float:
-    """The share of samples that are so together with their neighbours, `shortest` or more on end."""
-    edges = np.diff(np.concatenate([[0], is_so.astype(np.int8), [0]]))
-    lengths = np.flatnonzero(edges == -1) - np.flatnonzero(edges == 1)
-    return float(lengths[lengths >= shortest].sum() / len(is_so))
+def dropout_warnings(lost: LostSound) -> Iterator[str]:
+    """Which channels drop out, when, and what becomes of them, a sentence each."""
+    for channel in np.flatnonzero(lost.is_dropped.any(axis=1)):
+        starts, stops = runs(lost.is_dropped[channel])
+        first, last, total = (
+            f"{round(samples / lost.sample_rate, 2):g} s" for samples in (starts[0], stops[-1], (stops - starts).sum())
+        )
+        until = "on" if stops[-1] == lost.is_dropped.shape[1] else f"to {last}"
+        times = f"{len(starts)} times" if len(starts) > 1 else "once"
+        if not lost.is_failing[channel]:
+            yield (
+                f"channel {channel} (counted from 0) dropped out {times}, for {total} in total. Nothing was learnt "
+                "from these moments."
+            )
+        elif len(starts) == 1:
+            yield f"channel {channel} (counted from 0) has no sound from {first} {until}, and was left out."
+        else:
+            yield (
+                f"channel {channel} (counted from 0) dropped out {times} from {first} {until}, for {total} in total, "
+                "and was left out."
+            )
 
 
 def _powers(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " channels"]:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.scipy.signal
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from vbss.audio.files import check_sample_rate
 from vbss.errors import InputError
@@ -87,16 +87,27 @@ class STFT(eqx.Module):
         Raises:
             InputError: if the signals are shorter than one window.
         """
-        num_samples = signals.shape[-1]
-        if num_samples < self.window_length:
-            raise InputError(
-                f"signals has {num_samples} samples on its last axis; at least one window of "
-                f"{self.window_length} samples ({self.window_length / self.sample_rate:.3g} s) is needed."
-            )
+        self._check_length("signals", signals.shape[-1])
         _, _, spectrogram = jax.scipy.signal.stft(
             signals, nperseg=self.window_length, noverlap=self.window_length - self.hop_length
         )
         return jnp.swapaxes(spectrogram, -2, -1)
+
+    def touched_frames(self, is_lost: Bool[Array | np.ndarray, " samples"]) -> Bool[Array, " frames"]:
+        """Which frames of `forward` depend on a sample that is lost.
+
+        Raises:
+            InputError: if there are fewer samples than one window has.
+        """
+        num_samples = is_lost.shape[0]
+        self._check_length("is_lost", num_samples)
+        half = self.window_length // 2
+        num_hops = -(-(num_samples + 2 * half - self.window_length) // self.hop_length)
+        length, before = self.window_length - 1, half - 1  # the window's first value is zero
+        after = num_hops * self.hop_length + length - before - num_samples
+        return jax.lax.reduce_window(
+            jnp.asarray(is_lost), False, jax.lax.bitwise_or, (length,), (self.hop_length,), ((before, after),)
+        )
 
     def inverse(
         self, spectrogram: Complex[Array, "*batch frames frequencies"], num_samples: int
@@ -131,6 +142,13 @@ class STFT(eqx.Module):
             freq_axis=-1,
         )
         return signals[..., :num_samples]
+
+    def _check_length(self, name: str, num_samples: int) -> None:
+        if num_samples < self.window_length:
+            raise InputError(
+                f"{name} has {num_samples} samples on its last axis; at least one window of "
+                f"{self.window_length} samples ({self.window_length / self.sample_rate:.3g} s) is needed."
+            )
 
 
 def _overlapped_power(window_length: int, hop_length: int) -> np.ndarray:

@@ -32,6 +32,8 @@ OPTIONS = {name: f"--{name}" for name in _SETTINGS} | {
     "max_steps": "--iterations",
     "num_components": "--components",
     "max_sum_steps": "--sum-iterations",
+    "block": "--block",
+    "overlap": "--overlap",
     "num_directions": "--directions",
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vbss.audio import Recording
-    from vbss.separation import Localization, Separation
+    from vbss.audio.sound_files import SoundFiles
+    from vbss.separation import Localization, LongSeparation, Separation
 
 
 def load_matplotlib() -> None:
@@ -22,7 +24,7 @@ def load_matplotlib() -> None:
     Thread(target=import_module, args=["matplotlib.backends.backend_agg"], daemon=True).start()
 
 
-def print_warnings(result: "Localization", quiet: bool) -> None:
+def print_warnings(result: "Localization | LongSeparation", quiet: bool) -> None:
     """Say on stderr what the report says too."""
     if not quiet:
         for warning in result.warnings:
@@ -35,32 +37,18 @@ def localization_report(
     """What is reported of a localisation, and of a separation too; angles in degrees from 0 to 360."""
     import numpy as np
 
-    def degrees(angles: Any) -> list[float]:
-        return (np.degrees(np.asarray(angles, dtype=float)).round(6) % 360).tolist()
-
-    settings = result.settings
-    shown = {"model", "algorithm", "precision"}
-    if settings.model != "cgmm+nmf":  # which alone has them
-        shown |= {"num_components", "max_sum_steps"}
     channels, samples = recording.samples.shape
-    grid = degrees(result.azimuths)
+    grid = _degrees(result.azimuths)
     posteriors = np.asarray(result.direction_posterior, dtype=float).tolist()
     sources = [
         {
             "direction_degrees": direction,
             "direction_posterior": {"azimuths_degrees": grid, "probabilities": posterior},
         }
-        for direction, posterior in zip(degrees(result.directions), posteriors, strict=True)
+        for direction, posterior in zip(_degrees(result.directions), posteriors, strict=True)
     ]
-    algorithm = settings.algorithm if isinstance(settings.algorithm, str) else repr(settings.algorithm)
     return {
-        "schema_version": 3,
-        "vbss_version": version("vbss"),
-        "model": settings.model if isinstance(settings.model, str) else repr(settings.model),
-        "algorithm": algorithm,
-        "precision": settings.precision,
-        "settings": {name: value for name, value in vars(settings).items() if name not in shown},
-        "warnings": list(result.warnings),
+        **_method(result),
         "inference": [
             {
                 "stage": stage,
@@ -71,13 +59,7 @@ def localization_report(
             }
             for stage, solution in result.solutions.items()
         ],
-        "input": {
-            "files": files,
-            "sample_rate": recording.sample_rate,
-            "channels": channels,
-            "seconds": samples / recording.sample_rate,
-            "microphone_positions": (np.asarray(microphone_positions, dtype=float).round(9) + 0.0).tolist(),
-        },
+        "input": _input(files, recording.sample_rate, channels, samples, microphone_positions),
         "sources": sources,
         "seconds": result.seconds,
     }
@@ -93,6 +75,73 @@ def separation_report(
         source |= {"file": f"source_{number}.wav", "energy_share": float(share)}
         source["expected_sdr_db"] = None if result.expected_sdr is None else float(result.expected_sdr[number - 1])
     return report
+
+
+def long_report(
+    files: list[str], sound: "SoundFiles", microphone_positions: Any, result: "LongSeparation"
+) -> dict[str, Any]:
+    """What is reported of a separation in blocks: directions and qualities stand with each block."""
+    return {
+        **_method(result),
+        "input": _input(files, sound.sample_rate, sound.num_channels, sound.num_samples, microphone_positions),
+        "reference_microphone": result.reference_microphone,
+        "sources": [
+            {"file": path.name, "energy_share": share}
+            for path, share in zip(result.sources, result.energy_shares.tolist(), strict=True)
+        ],
+        "blocks": [
+            {
+                "start_seconds": block.start,
+                "stop_seconds": block.stop,
+                "directions_degrees": _degrees(block.directions),
+                "energy_shares": block.energy_shares,
+                "expected_sdr_db": block.expected_sdr,
+                "statuses": block.statuses,
+                "warnings": block.warnings,
+            }
+            for block in result.blocks
+        ],
+        "seconds": {"blocks": result.seconds},
+    }
+
+
+def _degrees(angles: Iterable[float | None]) -> list[float | None]:
+    """Angles in rad as degrees from 0 to 360; what is not known stays so."""
+    import numpy as np
+
+    return [None if angle is None else round(float(np.degrees(angle)), 6) % 360 for angle in angles]
+
+
+def _method(result: "Localization | LongSeparation") -> dict[str, Any]:
+    """How the result came about, and what is to be doubted."""
+    settings = result.settings
+    shown = {"model", "algorithm", "precision"}
+    if settings.model != "cgmm+nmf":  # which alone has them
+        shown |= {"num_components", "max_sum_steps"}
+    return {
+        "schema_version": 3,
+        "vbss_version": version("vbss"),
+        "model": settings.model if isinstance(settings.model, str) else repr(settings.model),
+        "algorithm": settings.algorithm if isinstance(settings.algorithm, str) else repr(settings.algorithm),
+        "precision": settings.precision,
+        "settings": {name: value for name, value in vars(settings).items() if name not in shown},
+        "warnings": list(result.warnings),
+    }
+
+
+def _input(
+    files: list[str], sample_rate: int, channels: int, samples: int, microphone_positions: Any
+) -> dict[str, Any]:
+    """What was separated."""
+    import numpy as np
+
+    return {
+        "files": files,
+        "sample_rate": sample_rate,
+        "channels": channels,
+        "seconds": samples / sample_rate,
+        "microphone_positions": (np.asarray(microphone_positions, dtype=float).round(9) + 0.0).tolist(),
+    }
 
 
 def write_report(folder: Path, report: dict[str, Any], figure: "Figure") -> None:

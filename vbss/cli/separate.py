@@ -1,21 +1,35 @@
 """`vbss separate`: a recording in, its sources out."""
 
 import argparse
+import sys
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vbss.cli.arguments import (
+    OPTIONS,
     Parser,
     add_output,
     add_quiet,
     add_recording,
     add_settings,
     at_least,
+    in_options,
     settings,
 )
 from vbss.cli.inference import infer
-from vbss.cli.reports import load_matplotlib, print_warnings, separation_report, write_separation
-from vbss.output import check_output_folder, new_output_folder
+from vbss.cli.reports import (
+    load_matplotlib,
+    long_report,
+    print_warnings,
+    separation_report,
+    write_report,
+    write_separation,
+)
+from vbss.errors import InputError
+from vbss.output import check_output_folder, new_output_folder, resumable_output_folder
+
+if TYPE_CHECKING:
+    from vbss.audio.sound_files import SoundFiles
 
 
 def add(commands: Any) -> None:
@@ -24,7 +38,9 @@ def add(commands: Any) -> None:
         "separate",
         help="separate and locate the sources of a recording",
         description="Separate and locate the sources of a multichannel recording.",
-        epilog="Writes DIR/source_1.wav, ... as the reference microphone hears them, DIR/report.json and report.png.",
+        epilog="Writes DIR/source_1.wav, ... as the reference microphone hears them, DIR/report.json and report.png. "
+        "A recording longer than a block is separated block by block, in memory that does not grow with its length; "
+        "the same command, interrupted, goes on where it was.",
     )
     add_recording(parser)
     parser.add_argument(
@@ -41,6 +57,10 @@ def add(commands: Any) -> None:
         action="store_true",
         help="write the sources as all microphones hear them, as the recording is",
     )
+    parser.add_argument(
+        "--block", type=float, default=30.0, metavar="S", help="how much is separated at a time, s (%(default)s)"
+    )
+    parser.add_argument("--overlap", type=float, default=3.0, metavar="S", help="of two blocks, s (%(default)s)")
     add_output(parser)
     add_quiet(parser)
     add_settings(parser)
@@ -49,9 +69,14 @@ def add(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from vbss.audio import read_microphone_positions, read_recording
+    from vbss.audio.sound_files import SoundFiles
 
     check_output_folder(arguments.out, **{"MIX": arguments.mix, "--array": arguments.array})
     positions = read_microphone_positions(arguments.array)
+    sound = SoundFiles.open(*arguments.mix)
+    if sound.num_samples > arguments.block * sound.sample_rate:
+        _run_long(arguments, positions, sound)
+        return
     recording = read_recording(*arguments.mix)
 
     from vbss.separation import separate
@@ -76,3 +101,45 @@ def _run(arguments: argparse.Namespace) -> None:
             ratio = source["expected_sdr_db"]
             quality = "" if ratio is None else f", expected SDR {ratio:.0f} dB"
             print(f"{arguments.out / source['file']}: direction {source['direction_degrees']:.0f} degrees{quality}")
+
+
+def _run_long(arguments: argparse.Namespace, positions: Any, sound: "SoundFiles") -> None:
+    """Block by block."""
+    from tqdm import tqdm
+
+    from vbss.plots import plot_long_separation
+    from vbss.separation import separate_long
+
+    if arguments.all_channels:
+        raise InputError(f"--all-channels is for recordings of one block; --block is {arguments.block} s.")
+    load_matplotlib()
+    silent = arguments.quiet or not sys.stderr.isatty()
+    with (
+        resumable_output_folder(arguments.out) as folder,
+        tqdm(desc="separating", unit="block", leave=False, disable=silent) as bar,
+    ):
+
+        def progress(done: int, blocks: int) -> None:
+            bar.total = blocks
+            bar.update(done - bar.n)
+
+        try:
+            separation = separate_long(
+                arguments.mix,
+                positions,
+                arguments.num_sources,
+                folder,
+                block=arguments.block,
+                overlap=arguments.overlap,
+                reference_microphone=arguments.reference_microphone,
+                progress=progress,
+                **settings(arguments),
+            )
+        except InputError as error:
+            raise in_options(error, OPTIONS) from error
+        report = long_report(arguments.mix, sound, positions, separation)
+        write_report(folder, report, plot_long_separation(separation))
+    print_warnings(separation, arguments.quiet)
+    if not arguments.quiet:
+        for source in report["sources"]:
+            print(f"{arguments.out / source['file']}: {100 * source['energy_share']:.0f} % of the energy")

@@ -6,6 +6,7 @@ is imported when the first figure is drawn. Its figures are saved by `figure.sav
 
 from vbss.plots.convergence import plot_elbo as plot_elbo
 from vbss.plots.directions import plot_directions as plot_directions
+from vbss.plots.long import plot_long_separation as plot_long_separation
 from vbss.plots.report import plot_localization as plot_localization
 from vbss.plots.report import plot_separation as plot_separation
 from vbss.plots.spectrogram import plot_mask as plot_mask

@@ -6,9 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from vbss.audio.array_recording import ArrayRecording
+from vbss.audio.bandwidth import empty_bands
 from vbss.audio.diffuse import active_frames, diffuse_whitening, whitened
 from vbss.audio.filters import normalize_bins
 from vbss.audio.geometry import azimuth_grid, steering_vectors
@@ -21,6 +22,8 @@ from vbss.program import Model
 from vbss.separation.clock import Clock
 from vbss.separation.doubts import doubtful_directions
 from vbss.settings import Settings
+
+_LEAST_WHOLE = 0.1  # of the frames that sound
 
 
 class Located(NamedTuple):
@@ -55,13 +58,13 @@ def locate(
     positions, azimuths = recorded.microphone_positions, azimuth_grid(settings.num_directions)
     clock, pipeline = Clock({}), settings.pipeline
     with settings.in_precision():
-        samples = jnp.asarray(recorded.samples, float)
+        samples, is_lost = jnp.asarray(recorded.samples, float), jnp.asarray(recorded.is_lost)
 
         def analysed(stft: STFT) -> tuple[Any, ...]:
             whitening = diffuse_whitening(positions, stft.frequencies)
             geometry = (jnp.asarray(positions, float), whitening, jnp.asarray(azimuths, float))
-            analysis = _analysed(stft, samples, *geometry, pipeline.mixture_model, settings.loading, num_sources)
-            return whitening, *analysis
+            options = (pipeline.mixture_model, settings.loading, num_sources)
+            return whitening, *_analysed(stft, samples, is_lost, *geometry, *options)
 
         whitening, mixture, model, data = clock("transform", analysed(stft))
         start = None  # the model's own
@@ -97,13 +100,15 @@ def locate(
         "warnings": (*recorded.warnings, *doubtful_directions(solution, direction_posterior, directions)),
         "seconds": clock.seconds,
     }
-    return Located(fields, stft, Analysis(mixture, whitening, (recorded.reference_microphone,)))
+    is_whole = ~stft.touched_frames(is_lost) if recorded.is_lost.any() else None
+    return Located(fields, stft, Analysis(mixture, whitening, (recorded.reference_microphone,), is_whole))
 
 
 @eqx.filter_jit
 def _analysed(
     stft: STFT,
     samples: Float[Array, "microphones samples"],
+    is_lost: Bool[Array, " samples"],
     microphone_positions: Float[Array, "microphones 3"],
     whitening: Float[Array, "frequencies microphones microphones"],
     azimuths: Float[Array, " directions"],
@@ -113,7 +118,11 @@ def _analysed(
 ) -> tuple[Complex[Array, "frames frequencies microphones"], Model, tuple]:
     """The spectrogram, the model of the array, and the data that the model takes: whitened bins, and which count."""
     mixture = jnp.moveaxis(stft.forward(samples), 0, -1)
-    is_observed = active_frames(mixture)[None, :] & jnp.any(mixture != 0, -1).T
+    is_active = active_frames(mixture)
+    is_whole = is_active & ~stft.touched_frames(is_lost)
+    # Where hardly a frame is whole, broken ones are better than nothing.
+    is_sound = jnp.where(is_whole.mean() >= _LEAST_WHOLE * is_active.mean(), is_whole, is_active)
+    is_observed = is_sound[None, :] & ~empty_bands(mixture)[:, None] & jnp.any(mixture != 0, -1).T
     white = whitened(whitening, jnp.swapaxes(mixture, 0, 1))
     steering = whitened(whitening, steering_vectors(microphone_positions, azimuths, stft.frequencies))
     program = mixture_model.init(steering, num_sources, loading=loading)

@@ -1,6 +1,7 @@
 """What a separation or a localisation gives."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -67,3 +68,59 @@ class Separation(Localization):
     @property
     def solutions(self):
         return super().solutions | ({} if self.sum_solution is None else {"sum model": self.sum_solution})
+
+
+@dataclass(frozen=True)
+class Block:
+    """What `vbss.separate_long` found in a block; sources are in the order of the whole recording.
+
+    Attributes:
+        start: s.
+        stop: s.
+        directions: rad; None for a source that has none, as the block is silent or inference failed.
+        energy_shares: of the sources.
+        expected_sdr: dB, where there is a sum model (`Separation.expected_sdr`).
+        statuses: how the inference of each stage ended.
+        warnings: reasons to doubt the block.
+    """
+
+    start: float
+    stop: float
+    directions: list[float | None]
+    energy_shares: list[float]
+    expected_sdr: list[float] | None
+    statuses: dict[str, str]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class LongSeparation:
+    """What `vbss.separate_long` found.
+
+    Attributes:
+        sources: the files of the sources' sounds, in the order of their directions in the whole recording.
+        sample_rate: Hz.
+        num_samples: of each source.
+        blocks: in the order of time.
+        energies: of the sources, sums of squares.
+        reference_microphone: the channel of the recording that stands for it, counted from 0.
+        settings: how each block was analysed.
+        warnings: reasons to doubt the result, a sentence each.
+        seconds: wall-clock time of all blocks, those of runs that were stopped included.
+    """
+
+    sources: tuple[Path, ...]
+    sample_rate: int
+    num_samples: int
+    blocks: tuple[Block, ...]
+    energies: Float[np.ndarray, " sources"]
+    reference_microphone: int
+    settings: Settings
+    warnings: tuple[str, ...]
+    seconds: float
+
+    @property
+    def energy_shares(self) -> Float[np.ndarray, " sources"]:
+        """Each source's share of the energy of all sources."""
+        total = self.energies.sum()
+        return self.energies / total if total > 0 else np.full(len(self.energies), 1 / len(self.energies))
