@@ -1,10 +1,12 @@
 """Generative models, one system a file: its program, its start and its hand-derived updates."""
 
 from vbss.models.bayesian_mixture import BayesianGaussianMixture as BayesianGaussianMixture
+from vbss.models.cacgmm import CACGMM as CACGMM
 from vbss.models.cgmm import LDACGMM as LDACGMM
 from vbss.models.factor_analysis import FactorAnalysis as FactorAnalysis
 from vbss.models.gmm import GaussianMixture as GaussianMixture
 from vbss.models.hidden_markov import HiddenMarkovModel as HiddenMarkovModel
+from vbss.models.inverse_wishart_mixture import InverseWishartMixture as InverseWishartMixture
 from vbss.models.linear_dynamical import LinearDynamicalSystem as LinearDynamicalSystem
 from vbss.models.local_gaussian_nmf import LocalGaussianNMF as LocalGaussianNMF
 from vbss.models.student_mixture import StudentMixture as StudentMixture
