@@ -11,22 +11,16 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from vbss.audio import STFT, active_frames, azimuth_grid, diffuse_whitening, steering_vectors
-from vbss.audio.diffuse import whitened
-from vbss.audio.filters import normalize_bins
-from vbss.counting import Counted, count_sources
-from vbss.models import LDACGMM
+from vbss.audio import Recording
 from vbss.scenes import Condition, Scene, SpeechCorpus, random_scene
+from vbss.separation import localize
 
 NUMBERS = (1, 2, 3, 4)
-MAX_SOURCES = 6
-_WINDOW = 0.064  # s
-_NUM_DIRECTIONS = 72
+MAX_SOURCES = 6  # that are counted by default
 
 
 def recorded(
@@ -40,20 +34,6 @@ def recorded(
     alone = scene.images[index % 2]
     level = np.sqrt(np.mean(np.square(alone)) / np.mean(np.square(scene.images.sum(0))))
     return alone + level * scene.noise, scene
-
-
-def count(
-    samples: Float[np.ndarray, "microphones samples"], sample_rate: int, positions: Float[np.ndarray, "microphones 3"]
-) -> Counted:
-    """The count of a recording, as `vbss.separate` analyses it."""
-    stft = STFT.init(sample_rate, _WINDOW, _WINDOW / 4)
-    whitening = diffuse_whitening(positions, stft.frequencies)
-    mixture = jnp.moveaxis(stft.forward(jnp.asarray(samples)), 0, -1)
-    is_observed = active_frames(mixture)[None, :] & jnp.any(mixture != 0, -1).T
-    bins = normalize_bins(whitened(whitening, jnp.swapaxes(mixture, 0, 1)))
-    steering = steering_vectors(positions, azimuth_grid(_NUM_DIRECTIONS), stft.frequencies)
-    model = LDACGMM.init(whitened(whitening, steering), 1)
-    return count_sources(model, (bins, is_observed), max_sources=MAX_SOURCES)
 
 
 def confusion(pairs: Iterable[tuple[int, int]]) -> Int[np.ndarray, "numbers counts"]:
@@ -76,9 +56,10 @@ def main() -> None:
         for true in NUMBERS:
             for index in range(arguments.scenes):
                 samples, scene = recorded(corpus, true, sensor_noise, index)
-                counted = count(samples, scene.sample_rate, scene.microphone_positions)
-                pairs.append((true, counted.num_sources))
-                right.append(counted.probabilities[true - 1])
+                recording = Recording(samples.astype(np.float32), scene.sample_rate)
+                found = localize(recording, scene.microphone_positions, "auto", max_steps=1)
+                pairs.append((true, len(found.classes)))
+                right.append(found.number_probabilities[true - 1])
         table = confusion(pairs)
         successes = sum(true == found for true, found in pairs)
         interval = stats.binomtest(successes, len(pairs)).proportion_ci(0.95, method="wilson")

@@ -15,10 +15,9 @@ from vbss.audio.diffuse import whitened
 from vbss.audio.filters import apply_masks, multichannel_wiener
 from vbss.errors import InputError, positive, whole_number
 from vbss.inference import EM, Solution, Status, fit
-from vbss.models import LDACGMM, LocalGaussianNMF
+from vbss.models import CACGMM, LDACGMM, LocalGaussianNMF
 from vbss.models.local_gaussian_nmf_start import given_masks
 from vbss.posteriors import Posterior
-from vbss.program import Model
 
 Progress = Callable[[int, int, float], Any]
 _FOLLOWING_STEPS = 20  # of the activations, where sound was lost: by themselves they converge quickly
@@ -142,11 +141,11 @@ class Pipeline:
     """Start, mixture model and output of a separation.
 
     Attributes:
-        mixture_model: the class of a `vbss.Model` made by `init(steering_vectors, num_sources, loading=...)`, with the
-            indicators `source` and `direction`.
+        mixture_model: `vbss.models.LDACGMM` or a subclass (`vbss.models.InverseWishartMixture`), or, for an array of
+            which nothing is known, `vbss.models.CACGMM` or a subclass.
         output: what makes sounds of the masks.
         start_window: s; the directions to start from are found in a window of that length where the recording's own is
-            longer (of `vbss.models.LDACGMM` and its subclasses); None starts as the model does by itself.
+            longer (not by `vbss.models.CACGMM`); None starts as the model does by itself.
     """
 
     mixture_model: Any = LDACGMM
@@ -154,12 +153,19 @@ class Pipeline:
     start_window: float | None = 0.064
 
     def __post_init__(self):
-        if not isinstance(self.mixture_model, type) or not issubclass(self.mixture_model, Model):
-            raise InputError(f"mixture_model must be a class of vbss.Model, got {self.mixture_model!r}")
+        if not isinstance(self.mixture_model, type) or not issubclass(self.mixture_model, LDACGMM | CACGMM):
+            raise InputError(
+                f"mixture_model must be a class, that of a vbss.models.LDACGMM or CACGMM, got {self.mixture_model!r}"
+            )
         if not isinstance(self.output, Output):
             raise InputError(f"output must be a vbss.SumModel, vbss.Wiener or vbss.Masking, got {self.output!r}")
         if self.start_window is not None:
             positive("start_window", self.start_window)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether nothing of the array is used."""
+        return issubclass(self.mixture_model, CACGMM)
 
 
 @eqx.filter_jit

@@ -1,7 +1,7 @@
 """How a recording is analysed: the choices that `vbss.separate` and `vbss.localize` share."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -10,9 +10,12 @@ import jax
 from vbss.audio import STFT
 from vbss.errors import InputError, one_of, whole_number
 from vbss.inference import EM
+from vbss.models import CACGMM, LDACGMM
 from vbss.pipeline import Pipeline, SumModel, Wiener
 
-MODELS = ("cgmm", "cgmm+nmf")
+ARRAY_MODELS, BLIND_MODELS = ("cgmm", "cgmm+nmf"), ("cacgmm", "cacgmm+nmf")
+MODELS = ARRAY_MODELS + BLIND_MODELS
+AUTO = "auto"  # in place of the number of sources: they are counted
 ALGORITHMS = {"em": EM(), "em-derived": EM(updates="derived")}
 PRECISIONS = ("float32", "float64")
 
@@ -24,6 +27,8 @@ class Settings:
     Attributes:
         model: "cgmm+nmf" (`vbss.models.LDACGMM`, from whose masks `vbss.models.LocalGaussianNMF` starts), "cgmm" (masks
             and one multichannel Wiener filter), or a `vbss.Pipeline`, which brings its own settings of the sum model.
+            "cacgmm+nmf" and "cacgmm" begin with `vbss.models.CACGMM`, which knows nothing of the array. None is the
+            first of them, or, where the positions of the microphones are not known, "cacgmm+nmf".
         algorithm: "em", "em-derived" (the same updates, derived from the program instead of by hand), or an `EM`.
         precision: "float32" or "float64", of all that is computed; sounds come back in the recording's own.
         max_steps: iterations of the mixture model at most.
@@ -40,7 +45,7 @@ class Settings:
         InputError: for a name that is not known or a number out of its range.
     """
 
-    model: str | Pipeline = "cgmm+nmf"
+    model: str | Pipeline | None = None
     algorithm: str | EM = "em"
     precision: str = "float32"
     max_steps: int = 30
@@ -53,7 +58,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.model, Pipeline):
+        if self.model is not None and not isinstance(self.model, Pipeline):
             one_of("model", self.model, MODELS)
         if not isinstance(self.algorithm, EM):
             one_of("algorithm", self.algorithm, ALGORITHMS)
@@ -73,7 +78,7 @@ class Settings:
             object.__setattr__(self, name, float(value))
         if not (math.isfinite(self.loading) and self.loading >= 0):
             raise InputError(f"loading must be a number, 0 or more, got {self.loading!r}.")
-        if self.loading == 0 and self.model == "cgmm+nmf":
+        if self.loading == 0 and self.model in (None, "cgmm+nmf", "cacgmm+nmf"):
             raise InputError("loading must be positive: without it, the density of overlapping sources has no bound.")
 
     @property
@@ -81,13 +86,28 @@ class Settings:
         """The model itself."""
         if isinstance(self.model, Pipeline):
             return self.model
-        if self.model == "cgmm":
-            return Pipeline(output=Wiener())
+        mixture_model = CACGMM if self.model in BLIND_MODELS else LDACGMM
+        if self.model in ("cgmm", "cacgmm"):
+            return Pipeline(mixture_model, Wiener())
         output = SumModel(self.num_components, self.max_sum_steps, loading=self.loading, algorithm=self.inference)
-        return Pipeline(output=output)
+        return Pipeline(mixture_model, output)
 
-    def check_num_sources(self, num_sources: Any) -> int:
-        """A number of sources that can be; an `InputError` otherwise."""
+    def of_array(self, positions_are_known: bool) -> "Settings":
+        """These settings with a model that an array bears; an `InputError` where the one that was chosen needs more."""
+        if self.model is None:
+            return replace(self, model="cgmm+nmf" if positions_are_known else "cacgmm+nmf")
+        if not positions_are_known and not self.pipeline.is_blind:
+            name = repr(self.model) if isinstance(self.model, str) else "this pipeline"
+            raise InputError(f"microphone_positions are needed by {name}; 'cacgmm+nmf' and 'cacgmm' do without.")
+        return self
+
+    def check_num_sources(self, num_sources: Any) -> int | str:
+        """A number of sources that can be, or `AUTO`; an `InputError` otherwise."""
+        if isinstance(num_sources, str):
+            one_of("num_sources", num_sources, (AUTO,))
+            if self.pipeline.is_blind:
+                raise InputError("num_sources must be given where microphone_positions are not used.")
+            return num_sources
         return whole_number("num_sources", num_sources, 1, self.num_directions)
 
     def stft(self, sample_rate: int, num_samples: int) -> STFT:

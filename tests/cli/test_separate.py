@@ -54,7 +54,11 @@ class StandIn:
             azimuths=azimuths,
             direction_posterior=np.eye(4)[:num_sources],
             directions=azimuths[:num_sources],
-            settings=Settings(**{name: value for name, value in options.items() if name not in _NOT_SETTINGS}),
+            classes=np.arange(num_sources),
+            number_probabilities=None,
+            settings=Settings(**{name: value for name, value in options.items() if name not in _NOT_SETTINGS}).of_array(
+                microphone_positions is not None
+            ),
             warnings=self.warnings,
             reference_microphone=0,
             energy_shares=np.full(num_sources, 1 / num_sources),
@@ -131,7 +135,7 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
 
     report = json.loads((out / "report.json").read_text())
     assert report == {
-        "schema_version": 3,
+        "schema_version": 4,
         "vbss_version": version("vbss"),
         "model": "cgmm+nmf",
         "algorithm": "em",
@@ -163,6 +167,7 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
             "seconds": 0.5,
             "microphone_positions": POSITIONS,
         },
+        "number_probabilities": None,
         "reference_microphone": 0,
         "sources": [
             {
@@ -182,8 +187,8 @@ def test_separate_writes_sources_and_report(separate, mix, out, capsys):
     output = capsys.readouterr()
     assert output.err == ""  # no progress bar: it is not a terminal
     assert output.out.splitlines() == [
-        f"{out / 'source_1.wav'}: direction 0 degrees, expected SDR 12 dB",
-        f"{out / 'source_2.wav'}: direction 90 degrees, expected SDR 12 dB",
+        f"{out / 'source_1.wav'}: direction 0 degrees, 50 % of the energy, expected SDR 12 dB",
+        f"{out / 'source_2.wav'}: direction 90 degrees, 50 % of the energy, expected SDR 12 dB",
     ]
 
 
@@ -249,7 +254,7 @@ def test_quiet_says_nothing(separate, stand_in, out, mix, monkeypatch, capsys):
         ({"seed": 2**32}, "--seed: must be a whole number from 0 to 4294967295"),
         ({"window": "long"}, "--window"),
         ({"loading": "little"}, "--loading"),
-        ({"model": "rhubarb"}, "model must be one of cgmm, cgmm+nmf, got 'rhubarb'"),
+        ({"model": "rhubarb"}, "model must be one of cgmm, cgmm+nmf, cacgmm, cacgmm+nmf, got 'rhubarb'"),
         ({"algorithm": "rhubarb"}, "algorithm must be one of em, em-derived, got 'rhubarb'"),
         ({"precision": "float16"}, "precision must be one of float32, float64, got 'float16'"),
         ({"rhubarb": 1}, "--rhubarb"),

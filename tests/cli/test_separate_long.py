@@ -36,7 +36,7 @@ def test_a_long_recording_is_separated_block_by_block(separate, tmp_path, capsys
     names = {path.name for path in (tmp_path / "result").iterdir()}
     assert names == {"source_1.wav", "source_2.wav", "report.json", "report.png"}
     report = json.loads((tmp_path / "result" / "report.json").read_text())
-    assert report["schema_version"] == 3 and report["model"] == "cgmm"
+    assert report["schema_version"] == 4 and report["model"] == "cgmm"
     times = [(block["start_seconds"], block["stop_seconds"]) for block in report["blocks"]]
     assert times == [(0, 1), (0.75, 1.75), (1.2, 2.2)]
     for block in report["blocks"]:

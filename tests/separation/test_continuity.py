@@ -1,10 +1,7 @@
 import numpy as np
 import pytest
 
-from vbss.audio import azimuth_grid
-from vbss.separation.continuity import carried_directions, same_order
-
-AZIMUTHS = azimuth_grid(72)
+from vbss.separation.continuity import carried, places_at, same_order
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
@@ -29,7 +26,7 @@ def onehot(*places):
 
 
 @pytest.mark.parametrize(
-    ("found", "energies", "expected_sdr", "carried"),
+    ("found", "energies", "expected_sdr", "expected"),
     [
         ([12, 40], [0.5, 0.5], None, [12, 40]),
         ([12, 40], [0.5, 0.5], [9.0, 6.0], [12, 40]),
@@ -40,13 +37,26 @@ def onehot(*places):
         ([0, 71], [0.5, 0.5], None, [10, 30]),  # neighbours across 0
     ],
 )
-def test_directions_are_carried_where_they_are_clear(found, energies, expected_sdr, carried):
+def test_directions_are_carried_where_they_are_clear(found, energies, expected_sdr, expected):
     ratios = None if expected_sdr is None else np.array(expected_sdr)
-    result = carried_directions(onehot(10, 30), onehot(*found), AZIMUTHS, np.array(energies), ratios)
-    np.testing.assert_array_equal(result, onehot(*carried))
+    result = carried(onehot(10, 30), onehot(*found), np.array(energies), ratios)
+    np.testing.assert_array_equal(result, onehot(*expected))
 
 
 def test_failed_inference_moves_nobody():
     found = np.full((2, 72), np.nan)
-    result = carried_directions(onehot(10, 30), found, AZIMUTHS, np.full(2, 0.5), None)
+    result = carried(onehot(10, 30), found, np.full(2, 0.5), None)
     np.testing.assert_array_equal(result, onehot(10, 30))
+
+
+def test_covariances_are_carried_where_they_are_clear_and_of_all_channels():
+    rng = np.random.default_rng(0)
+    before, found = rng.standard_normal((2, 3, 5, 4, 4, 2))  # sources, frequencies, microphones, microphones, parts
+    np.testing.assert_array_equal(carried(before, found, np.full(3, 0.3), None), found)
+    result = carried(before, found, np.array([0.5, 0.5, 1e-5]), np.array([9.0, 4.0, 9.0]))
+    np.testing.assert_array_equal(result, np.stack([found[0], before[1], before[2]]))
+    fewer = places_at(found, np.array([0, 2, 3, 5]), np.array([0, 3, 5]))
+    np.testing.assert_array_equal(fewer, found[:, :, [0, 2, 3]][:, :, :, [0, 2, 3]])
+    np.testing.assert_array_equal(carried(before, fewer, np.full(3, 0.3), None), before)
+    directions = onehot(3, 4)
+    np.testing.assert_array_equal(places_at(directions, np.arange(4), np.arange(2)), directions)

@@ -10,7 +10,7 @@ import pytest
 import vbss
 from vbss.audio import apply_masks, multichannel_wiener
 from vbss.errors import InputError
-from vbss.models import LDACGMM
+from vbss.models import CACGMM, LDACGMM
 from vbss.pipeline import Analysis
 
 
@@ -27,7 +27,10 @@ def unchecked():
     [
         (lambda: vbss.Pipeline(output="wiener"), "output must be a vbss.SumModel"),
         (lambda: vbss.Pipeline(output=vbss.SumModel), "output must be a vbss.SumModel"),
-        (lambda: vbss.Pipeline(mixture_model="cgmm"), "mixture_model must be a class of vbss.Model"),
+        (
+            lambda: vbss.Pipeline(mixture_model="cgmm"),
+            "mixture_model must be a class, that of a vbss.models.LDACGMM or CACGMM",
+        ),
         (lambda: vbss.Pipeline(start_window="a"), "start_window must be a positive number, got 'a'"),
         (lambda: vbss.Pipeline(start_window=0.0), "start_window"),
         (lambda: vbss.SumModel(num_components=0), "num_components"),
@@ -49,6 +52,11 @@ def test_named_pipelines():
     assert output == vbss.SumModel(num_components=3, max_steps=5, loading=1e-3, algorithm=algorithm)
     assert settings.pipeline.mixture_model is LDACGMM
     assert vbss.Settings(model="cgmm").pipeline == vbss.Pipeline(output=vbss.Wiener())
+    assert vbss.Settings(model="cacgmm").pipeline == vbss.Pipeline(CACGMM, vbss.Wiener())
+    assert vbss.Settings().of_array(True).model == "cgmm+nmf"
+    assert vbss.Settings().of_array(False).pipeline == vbss.Pipeline(CACGMM, vbss.Settings().pipeline.output)
+    with pytest.raises(InputError, match="microphone_positions are needed by 'cgmm'"):
+        vbss.Settings(model="cgmm").of_array(False)
     own = vbss.Pipeline(output=vbss.Masking())
     assert vbss.Settings(model=own).pipeline is own
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from plane_waves import POSITIONS, SAMPLE_RATE, bursts, plane_waves
 
 import vbss
 from vbss.audio import (
@@ -17,30 +18,12 @@ from vbss.audio import (
 )
 from vbss.errors import InputError
 from vbss.inference import Solution, Status
+from vbss.models import LDACGMM
 from vbss.pipeline import Sounds
 from vbss.separation import analysis, localize, separate, whole
+from vbss.separation.doubts import doubtful_number
 
-SAMPLE_RATE = 8000
-POSITIONS = read_microphone_positions("circular:4:0.08")
 WINDOW, HOP = 0.08, 0.02  # s; long enough for a start of its own
-
-
-def plane_waves(signals, azimuths):
-    """Each signal as a periodic plane wave heard by the microphones, (sources, microphones, samples)."""
-    num_samples = signals.shape[-1]
-    omega = 2 * np.pi * np.fft.rfftfreq(num_samples, 1 / SAMPLE_RATE)
-    towards = np.stack([np.cos(azimuths), np.sin(azimuths), np.zeros(len(azimuths))])
-    advance = (POSITIONS @ towards).T / 343.0
-    spectra = np.fft.rfft(signals)[:, None] * np.exp(1j * omega * advance[..., None])
-    return np.fft.irfft(spectra, num_samples)
-
-
-def bursts(seconds=2.0, seed=0):
-    """Two noises that take turns, as unlike speech as is needed to be quick, (sources, samples)."""
-    rng = np.random.default_rng(seed)
-    num_samples = int(seconds * SAMPLE_RATE)
-    turns = np.repeat(rng.permuted(np.tile([[1.0], [0.0]], (1, 20)), axis=0), num_samples // 20, axis=1)
-    return 0.1 * turns[:, :num_samples] * rng.standard_normal((2, num_samples))
 
 
 def recording(dtype="float64", azimuths=(np.pi / 3, np.pi)):
@@ -84,7 +67,7 @@ def known_masks(monkeypatch):
     # What is traced once would keep the first test's stand-in.
     for traced in ("_analysed", "_probabilities"):
         monkeypatch.setattr(analysis, traced, inspect.unwrap(getattr(analysis, traced)))
-    stand_in = type("StandIn", (vbss.Model,), {"init": staticmethod(init)})
+    stand_in = type("StandIn", (LDACGMM,), {"init": staticmethod(init)})
     pipeline = vbss.Pipeline(stand_in, vbss.Wiener())
     monkeypatch.setattr(vbss.Settings, "pipeline", property(lambda _: pipeline))
     monkeypatch.setattr(analysis, "_short_start", lambda *_: {"start": jnp.ones(())})
@@ -193,7 +176,7 @@ def test_two_plane_waves_are_separated_and_located():
         ({"loading": -1.0}, "loading must be a number, 0 or more, got -1.0"),
         ({"loading": float("nan")}, "loading"),
         ({"loading": 0.0}, "loading must be positive"),
-        ({"model": "rhubarb"}, "model must be one of cgmm, cgmm\\+nmf, got 'rhubarb'"),
+        ({"model": "rhubarb"}, "model must be one of cgmm, cgmm\\+nmf, cacgmm, cacgmm\\+nmf, got 'rhubarb'"),
         ({"algorithm": "rhubarb"}, "algorithm must be one of em, em-derived, got 'rhubarb'"),
         ({"precision": "float16"}, "precision must be one of float32, float64, got 'float16'"),
         ({"window": 1e9}, "at least one window"),
@@ -345,3 +328,21 @@ def test_precisions_agree_at_the_same_loading():
     assert single.sources.dtype == double.sources.dtype == np.float32  # the recording's
     difference = np.sum((single.sources - double.sources) ** 2) / np.sum(double.sources**2)
     assert 10 * np.log10(difference) < -40
+
+
+def test_sources_are_counted_if_so_asked():
+    mixture = recording("float32")[1]
+    localization = localize(mixture, POSITIONS, "auto", window=WINDOW, hop=HOP)
+    assert len(localization.directions) == 2
+    assert localization.number_probabilities[1] == localization.number_probabilities.max()
+    assert list(localization.seconds) == ["count", "transform", "start", "mixture model"]
+    with pytest.raises(InputError, match="num_sources must be one of auto, got 'many'"):
+        localize(mixture, POSITIONS, "many")
+
+
+def test_an_uncertain_number_is_told():
+    assert list(doubtful_number(np.array([0.2, 0.7, 0.1]))) == []
+    (warning,) = doubtful_number(np.array([0.3, 0.3, 0.4]))
+    assert warning == "the number of sources is uncertain: the most probable one, 3, has 0.40."
+    (warning,) = doubtful_number(np.full(3, np.nan))
+    assert warning == "the sources could not be counted, and are taken for one."

@@ -96,7 +96,7 @@ def add_seed(parser: Parser) -> None:
     )
 
 
-def add_recording(parser: Parser) -> None:
+def add_recording(parser: Parser, array_required: bool = False) -> None:
     """The recording, its microphones and the number of sources."""
     parser.add_argument(
         "mix",
@@ -104,15 +104,33 @@ def add_recording(parser: Parser) -> None:
         nargs="+",
         help="a sound file with one channel per microphone, or one file for each microphone in order",
     )
+    add_sources_and_array(parser, array_required)
+
+
+def number_of_sources(text: str) -> int | str:
+    """A parser of whole numbers from 1 up, and of "auto"."""
+    return text if text == "auto" else at_least(1)(text)
+
+
+def add_sources_and_array(parser: Parser, array_required: bool = False) -> None:
+    """What is known of the sources and the microphones."""
     parser.add_argument(
-        "--sources", "--num-sources", type=at_least(1), required=True, metavar="N", dest="num_sources",
-        help="number of sources",
+        "--sources", "--num-sources", type=number_of_sources, required=True, metavar="N", dest="num_sources",
+        help="number of sources; auto counts them, with --array",
     )  # fmt: skip
+    without = "" if array_required else "; without it, sources have no directions and come by their energy"
     parser.add_argument(
-        "--array", "--microphone-positions", required=True, metavar="SPEC", dest="array",
+        "--array", "--microphone-positions", required=array_required, metavar="SPEC", dest="array",
         help="microphone positions: circular:M:DIAMETER or linear:M:SPACING (m), or a text file "
-        "with x y or x y z (m) in one line per microphone",
+        f"with x y or x y z (m) in one line per microphone{without}",
     )  # fmt: skip
+
+
+def microphone_positions(arguments: argparse.Namespace) -> Any:
+    """Those of the array; None if none is named."""
+    from vbss.audio import read_microphone_positions
+
+    return None if arguments.array is None else read_microphone_positions(arguments.array)
 
 
 def add_settings(parser: Parser) -> None:
@@ -123,7 +141,11 @@ def add_settings(parser: Parser) -> None:
         destination = names[-1].removeprefix("--").replace("-", "_")
         group.add_argument(*names, dest=destination, help=f"{help} (%(default)s)", **options)
 
-    add("--model", default="cgmm+nmf", help="cgmm+nmf, or cgmm: faster, one filter for the whole recording")
+    group.add_argument(
+        "--model",
+        help="cgmm+nmf (default with --array) or cgmm: faster, one filter for the whole recording; cacgmm+nmf (default "
+        "without --array) or cacgmm, for any array",
+    )
     add("--algorithm", default="em", help="em, or em-derived: the same updates, derived from the model's program")
     add("--precision", default="float32", help="float32 or float64")
     add(

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         description="Find the directions of the sources of a recording, counter-clockwise from the array's x axis.",
         epilog="Prints one line per source; with --out, writes DIR/report.json and report.png.",
     )
-    add_recording(parser)
+    add_recording(parser, array_required=True)
     add_output(parser, required=False)
     add_quiet(parser)
     add_settings(parser)

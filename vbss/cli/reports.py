@@ -38,15 +38,19 @@ def localization_report(
     import numpy as np
 
     channels, samples = recording.samples.shape
-    grid = _degrees(result.azimuths)
-    posteriors = np.asarray(result.direction_posterior, dtype=float).tolist()
-    sources = [
-        {
-            "direction_degrees": direction,
-            "direction_posterior": {"azimuths_degrees": grid, "probabilities": posterior},
-        }
-        for direction, posterior in zip(_degrees(result.directions), posteriors, strict=True)
-    ]
+    if result.azimuths is None or result.directions is None:
+        sources = [{"direction_degrees": None, "direction_posterior": None} for _ in result.classes]
+    else:
+        grid = _degrees(result.azimuths)
+        posteriors = np.asarray(result.direction_posterior, dtype=float).tolist()
+        sources = [
+            {
+                "direction_degrees": direction,
+                "direction_posterior": {"azimuths_degrees": grid, "probabilities": posterior},
+            }
+            for direction, posterior in zip(_degrees(result.directions), posteriors, strict=True)
+        ]
+    probabilities = result.number_probabilities
     return {
         **_method(result),
         "inference": [
@@ -60,6 +64,7 @@ def localization_report(
             for stage, solution in result.solutions.items()
         ],
         "input": _input(files, recording.sample_rate, channels, samples, microphone_positions),
+        "number_probabilities": None if probabilities is None else np.asarray(probabilities, float).tolist(),
         "sources": sources,
         "seconds": result.seconds,
     }
@@ -93,7 +98,7 @@ def long_report(
             {
                 "start_seconds": block.start,
                 "stop_seconds": block.stop,
-                "directions_degrees": _degrees(block.directions),
+                "directions_degrees": None if block.directions is None else _degrees(block.directions),
                 "energy_shares": block.energy_shares,
                 "expected_sdr_db": block.expected_sdr,
                 "statuses": block.statuses,
@@ -116,10 +121,10 @@ def _method(result: "Localization | LongSeparation") -> dict[str, Any]:
     """How the result came about, and what is to be doubted."""
     settings = result.settings
     shown = {"model", "algorithm", "precision"}
-    if settings.model != "cgmm+nmf":  # which alone has them
+    if settings.model not in ("cgmm+nmf", "cacgmm+nmf"):  # which alone have them
         shown |= {"num_components", "max_sum_steps"}
     return {
-        "schema_version": 3,
+        "schema_version": 4,
         "vbss_version": version("vbss"),
         "model": settings.model if isinstance(settings.model, str) else repr(settings.model),
         "algorithm": settings.algorithm if isinstance(settings.algorithm, str) else repr(settings.algorithm),
@@ -140,7 +145,9 @@ def _input(
         "sample_rate": sample_rate,
         "channels": channels,
         "seconds": samples / sample_rate,
-        "microphone_positions": (np.asarray(microphone_positions, dtype=float).round(9) + 0.0).tolist(),
+        "microphone_positions": None
+        if microphone_positions is None
+        else (np.asarray(microphone_positions, dtype=float).round(9) + 0.0).tolist(),
     }
 
 

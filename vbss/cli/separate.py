@@ -14,6 +14,7 @@ from vbss.cli.arguments import (
     add_settings,
     at_least,
     in_options,
+    microphone_positions,
     settings,
 )
 from vbss.cli.inference import infer
@@ -68,11 +69,12 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from vbss.audio import read_microphone_positions, read_recording
+    from vbss.audio import read_recording
     from vbss.audio.sound_files import SoundFiles
 
-    check_output_folder(arguments.out, **{"MIX": arguments.mix, "--array": arguments.array})
-    positions = read_microphone_positions(arguments.array)
+    inputs = {"MIX": arguments.mix} | ({} if arguments.array is None else {"--array": arguments.array})
+    check_output_folder(arguments.out, **inputs)
+    positions = microphone_positions(arguments)
     sound = SoundFiles.open(*arguments.mix)
     if sound.num_samples > arguments.block * sound.sample_rate:
         _run_long(arguments, positions, sound)
@@ -98,9 +100,11 @@ def _run(arguments: argparse.Namespace) -> None:
         write_separation(folder, recording, separation, report)
     if not arguments.quiet:
         for source in report["sources"]:
-            ratio = source["expected_sdr_db"]
-            quality = "" if ratio is None else f", expected SDR {ratio:.0f} dB"
-            print(f"{arguments.out / source['file']}: direction {source['direction_degrees']:.0f} degrees{quality}")
+            direction, ratio = source["direction_degrees"], source["expected_sdr_db"]
+            told = [] if direction is None else [f"direction {direction:.0f} degrees"]
+            told.append(f"{100 * source['energy_share']:.0f} % of the energy")
+            told += [] if ratio is None else [f"expected SDR {ratio:.0f} dB"]
+            print(f"{arguments.out / source['file']}: {', '.join(told)}")
 
 
 def _run_long(arguments: argparse.Namespace, positions: Any, sound: "SoundFiles") -> None:

@@ -35,6 +35,27 @@ def common_activity(
 
 
 @eqx.filter_jit
+def given_covariances(
+    model: Any,
+    mixture: Complex[Array, "f t m"],
+    covariance: Float[Array, "f k p"],
+    is_observed: Bool[Array, "f t"] | None = None,
+) -> dict[str, Array]:
+    """The masks that spatial covariances from elsewhere give, and powers to match: {site: value} for `vbss.fit`.
+
+    Args:
+        covariance: of every source, packed (`vbss.hermitian.pack`); its level does not count.
+    """
+    size = mixture.shape[-1]
+    precision, log_determinant = inverse_and_log_determinant(covariance)
+    is_heard = heard(mixture, is_observed)[:, None]
+    power = jnp.einsum("fpt,fkp->fkt", _scatter(model, mixture, is_heard[:, 0]), precision, precision="highest") / size
+    power = jnp.where(is_heard, power, 1)
+    fit = jnp.where(is_heard, -size * jnp.log(power) - log_determinant[..., None], 0)
+    return {"source": jnp.swapaxes(jax.nn.softmax(fit, 1), 1, 2), "power": power}
+
+
+@eqx.filter_jit
 def _separated_frequencies(
     model: Any, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None, key: Array
 ) -> Float[Array, "f t k"]:
@@ -42,8 +63,7 @@ def _separated_frequencies(
     num_frequencies, num_frames, size = mixture.shape
     dtype = mixture.real.dtype
     is_heard = heard(mixture, is_observed)[:, None]
-    loading = jnp.broadcast_to(model.loading.astype(dtype), (1, 1))
-    scatter = jnp.swapaxes(loaded_scatter(jnp.where(is_heard[:, 0, :, None], mixture, 0), loading), 1, 2)
+    scatter = _scatter(model, mixture, is_heard[:, 0])
     weight = model.prior_weight.astype(dtype)
     prior = (weight * packed_identity(size, dtype)).reshape(1, 1, -1)
 
@@ -77,6 +97,12 @@ def _in_common(
     activity = jnp.where(count > 0, total / jnp.maximum(count, 1).astype(masks.dtype), 1 / num_classes)
     power = jnp.broadcast_to(_mean_power(mixture, is_heard)[:, None], (len(masks), num_classes, masks.shape[1]))
     return {"source": jnp.broadcast_to(activity[None], masks.shape), "power": power}
+
+
+def _scatter(model: Any, mixture: Complex[Array, "f t m"], is_heard: Bool[Array, "f t"]) -> Float[Array, "f p t"]:
+    """What the bins that count are to the model's densities: x x^H, packed, with the loading."""
+    loading = jnp.broadcast_to(model.loading.astype(mixture.real.dtype), (1, 1))
+    return jnp.swapaxes(loaded_scatter(jnp.where(is_heard[..., None], mixture, 0), loading), 1, 2)
 
 
 def _mean_power(mixture: Complex[Array, "f t m"], is_heard: Bool[Array, "f t"]) -> Float[Array, "f t"]:

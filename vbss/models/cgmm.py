@@ -134,6 +134,15 @@ class LDACGMM(Model):
         """The peaks of the directions' histogram under fixed templates (`vbss.models.cgmm_start.template_peaks`)."""
         return cgmm_start.template_peaks(self, mixture, is_observed)
 
+    def given_directions(
+        self,
+        mixture: Complex[Array, "f t m"],
+        direction: Float[Array, "k d"],
+        is_observed: Bool[Array, "f t"] | None = None,
+    ) -> dict[str, Array]:
+        """A start from direction probabilities (`vbss.models.cgmm_start.given_directions`)."""
+        return cgmm_start.given_directions(self, mixture, direction, is_observed)
+
     def closed_forms(self) -> Mapping[str, Callable]:
         return cgmm_closed_forms.CLOSED_FORMS
 

@@ -80,6 +80,7 @@ class InverseWishartMixture(LDACGMM):
             diffuseness=diffuseness,
             loading=loading,
         )
+        assert isinstance(model, cls)
         return dataclasses.replace(model, has_noise=has_noise)
 
     @property
@@ -165,7 +166,7 @@ class InverseWishartMixture(LDACGMM):
         The noise starts with the same share of every bin: templates without the room's reverberation explain too
         little for what they leave to be noise.
         """
-        start = cgmm_start.given_directions(self, mixture, direction, is_observed)
+        start = super().given_directions(mixture, direction, is_observed)
         if not self.has_noise:
             return start
         masks, power = start["source"], start["power"]

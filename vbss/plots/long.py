@@ -28,7 +28,7 @@ def plot_long_separation(separation: "vbss.separation.LongSeparation") -> "matpl
     middles = np.array([(block.start + block.stop) / 2 for block in blocks]) / 60
     shares = np.array([block.energy_shares for block in blocks]).T
     nothing = [None] * len(shares)
-    places = np.degrees(np.array([block.directions for block in blocks], float).T) % 360
+    places = np.degrees(np.array([block.directions or nothing for block in blocks], float).T) % 360
     ratios = np.array([block.expected_sdr or nothing for block in blocks], float).T
     figure = Figure(figsize=_PAGE, dpi=_DPI, layout="constrained")
     panels = figure.subplots(3, 1, sharex=True)

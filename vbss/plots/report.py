@@ -29,8 +29,9 @@ def plot_separation(
 ) -> "matplotlib.figure.Figure":
     """The mixture, the posteriors of the directions, and each source with its mask, on a landscape A4 page.
 
-    All spectrograms share one scale of 60 dB, whose upper end is the mixture's peak. A mask is white where the source
-    is absent and has the source's colour where it is alone. With more than four sources the page is longer.
+    Without directions, where the microphones' positions are not known. All spectrograms share one scale of 60 dB, whose
+    upper end is the mixture's peak. A mask is white where the source is absent and has the source's colour where it is
+    alone. With more than four sources the page is longer.
 
     Args:
         recording: what was separated.
@@ -104,7 +105,7 @@ def _draw_overview(
     recording: Recording,
     localization: "vbss.separation.Localization",
 ) -> "tuple[matplotlib.axes.Axes, matplotlib.image.AxesImage]":
-    """The first row: mixture with its scale, and directions. Returns the mixture's axes and image."""
+    """The first row: mixture with its scale, and directions if known. Returns the mixture's axes and image."""
     reference_microphone = localization.reference_microphone
     page_height = figure.get_figheight()
     mixture = figure.add_axes(_box(page_height, _LEFT, _TOP, _PANEL_WIDTH, _FIRST_HEIGHT))
@@ -116,6 +117,8 @@ def _draw_overview(
     _finish(scale)
     scale.set_ylabel("level (dB re amplitude 1)", fontsize=_FONT_SIZE)
 
+    if localization.azimuths is None or localization.direction_posterior is None:
+        return mixture, image
     side = _FIRST_HEIGHT - 0.4  # and room for the labels
     directions = figure.add_axes(_box(page_height, _SECOND_LEFT + 0.4, _TOP, side, side), projection="polar")
     plot_directions(directions, localization.azimuths, localization.direction_posterior)

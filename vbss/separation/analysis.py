@@ -1,4 +1,4 @@
-"""The first half of a separation: transform, mixture model, masks and directions."""
+"""The first half of a separation: transform, mixture model, masks, and directions where the array is known."""
 
 from typing import Any, NamedTuple
 
@@ -14,16 +14,19 @@ from vbss.audio.diffuse import active_frames, diffuse_whitening, whitened
 from vbss.audio.filters import normalize_bins
 from vbss.audio.geometry import azimuth_grid, steering_vectors
 from vbss.audio.stft import STFT
+from vbss.counting import count_sources
 from vbss.inference import fit
-from vbss.models.cgmm_start import given_directions, peak_directions
+from vbss.models import LDACGMM
+from vbss.models.cgmm_start import peak_directions
 from vbss.pipeline import Analysis, Progress
 from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
 from vbss.separation.clock import Clock
-from vbss.separation.doubts import doubtful_directions
-from vbss.settings import Settings
+from vbss.separation.doubts import doubtful_directions, doubtful_number
+from vbss.settings import AUTO, Settings
 
 _LEAST_WHOLE = 0.1  # of the frames that sound
+_COUNTING_WINDOW = 0.064  # s
 
 
 class Located(NamedTuple):
@@ -33,11 +36,14 @@ class Located(NamedTuple):
         fields: of a `Localization`.
         stft: the transform.
         analysis: what an output starts from.
+        places: where the sources are, for the next stretch of a long recording to start from: the posterior of their
+            directions, or what `vbss.separation.blind.locate` says.
     """
 
     fields: dict[str, Any]
     stft: STFT
     analysis: Analysis
+    places: Float[np.ndarray, "sources ..."]
 
 
 def locate(
@@ -47,34 +53,40 @@ def locate(
     progress: Progress | None,
     start_directions: Float[np.ndarray, "sources directions"] | None = None,
 ) -> Located:
-    """Masks and directions of the sources.
+    """Masks and directions of the sources around an array whose microphones' positions are known.
 
     Args:
+        num_sources: how many there are, or `AUTO`: they are counted (`vbss.counting`).
         start_directions: probabilities of the candidate directions, from which the mixture model starts; the sources
             keep this order. By default, peaks of the directions' histogram, and sources in the order of directions.
     """
     num_sources = settings.check_num_sources(num_sources)
     stft = settings.stft(recorded.sample_rate, recorded.samples.shape[1])
     positions, azimuths = recorded.microphone_positions, azimuth_grid(settings.num_directions)
-    clock, pipeline = Clock({}), settings.pipeline
+    assert positions is not None
+    clock, pipeline, counted = Clock({}), settings.pipeline, None
     with settings.in_precision():
         samples, is_lost = jnp.asarray(recorded.samples, float), jnp.asarray(recorded.is_lost)
 
-        def analysed(stft: STFT) -> tuple[Any, ...]:
+        def analysed(stft: STFT, mixture_model: Any, num_sources: int) -> tuple[Any, ...]:
             whitening = diffuse_whitening(positions, stft.frequencies)
             geometry = (jnp.asarray(positions, float), whitening, jnp.asarray(azimuths, float))
-            options = (pipeline.mixture_model, settings.loading, num_sources)
+            options = (mixture_model, settings.loading, num_sources)
             return whitening, *_analysed(stft, samples, is_lost, *geometry, *options)
 
-        whitening, mixture, model, data = clock("transform", analysed(stft))
+        def short(window: float, *options: Any) -> tuple[Any, ...]:
+            return analysed(STFT.init(recorded.sample_rate, window, window / 4), *options)[2:]
+
+        if num_sources == AUTO:
+            window = min(settings.window, _COUNTING_WINDOW)
+            counted = clock("count", count_sources(*short(window, LDACGMM, 1)))
+            num_sources = counted.num_sources
+        whitening, mixture, model, data = clock("transform", analysed(stft, pipeline.mixture_model, num_sources))
         start = None  # the model's own
         if start_directions is not None:
             start = clock("start", _given_start(model, data, jnp.asarray(start_directions, float)))
         elif pipeline.start_window is not None and settings.window > pipeline.start_window:
-            *_, short_model, short_data = analysed(
-                STFT.init(recorded.sample_rate, pipeline.start_window, pipeline.start_window / 4)
-            )
-            start = clock("start", _short_start(model, data, short_model, short_data))
+            start = clock("start", _short_start(model, data, *short(pipeline.start_window, LDACGMM, num_sources)))
         key = jax.random.key(settings.seed)
         solution = fit(
             model, data, settings.inference, key=key, start=start, max_steps=settings.max_steps, progress=progress
@@ -97,11 +109,17 @@ def locate(
         "reference_microphone": int(recorded.channels[recorded.reference_microphone]),
         "settings": settings,
         "solution": solution,
-        "warnings": (*recorded.warnings, *doubtful_directions(solution, direction_posterior, directions)),
+        "warnings": (
+            *recorded.warnings,
+            *doubtful_directions(solution, direction_posterior, directions),
+            *([] if counted is None else doubtful_number(counted.probabilities)),
+        ),
         "seconds": clock.seconds,
+        "number_probabilities": None if counted is None else counted.probabilities,
     }
     is_whole = ~stft.touched_frames(is_lost) if recorded.is_lost.any() else None
-    return Located(fields, stft, Analysis(mixture, whitening, (recorded.reference_microphone,), is_whole))
+    analysis = Analysis(mixture, whitening, (recorded.reference_microphone,), is_whole)
+    return Located(fields, stft, analysis, direction_posterior)
 
 
 @eqx.filter_jit
@@ -117,26 +135,33 @@ def _analysed(
     num_sources: int,
 ) -> tuple[Complex[Array, "frames frequencies microphones"], Model, tuple]:
     """The spectrogram, the model of the array, and the data that the model takes: whitened bins, and which count."""
-    mixture = jnp.moveaxis(stft.forward(samples), 0, -1)
-    is_active = active_frames(mixture)
-    is_whole = is_active & ~stft.touched_frames(is_lost)
-    # Where hardly a frame is whole, broken ones are better than nothing.
-    is_sound = jnp.where(is_whole.mean() >= _LEAST_WHOLE * is_active.mean(), is_whole, is_active)
-    is_observed = is_sound[None, :] & ~empty_bands(mixture)[:, None] & jnp.any(mixture != 0, -1).T
+    mixture, is_observed = transformed(stft, samples, is_lost)
     white = whitened(whitening, jnp.swapaxes(mixture, 0, 1))
     steering = whitened(whitening, steering_vectors(microphone_positions, azimuths, stft.frequencies))
     program = mixture_model.init(steering, num_sources, loading=loading)
     return mixture, program, (normalize_bins(white), is_observed)
 
 
+def transformed(
+    stft: STFT, samples: Float[Array, "microphones samples"], is_lost: Bool[Array, " samples"]
+) -> tuple[Complex[Array, "frames frequencies microphones"], Bool[Array, "frequencies frames"]]:
+    """The spectrogram, and which of its bins say something of the sources."""
+    mixture = jnp.moveaxis(stft.forward(samples), 0, -1)
+    is_active = active_frames(mixture)
+    is_whole = is_active & ~stft.touched_frames(is_lost)
+    # Where hardly a frame is whole, broken ones are better than nothing.
+    is_sound = jnp.where(is_whole.mean() >= _LEAST_WHOLE * is_active.mean(), is_whole, is_active)
+    return mixture, is_sound[None, :] & ~empty_bands(mixture)[:, None] & jnp.any(mixture != 0, -1).T
+
+
 @eqx.filter_jit
-def _given_start(model: Model, data: tuple, directions: Float[Array, "sources directions"]) -> dict[str, Array]:
+def _given_start(model: Any, data: tuple, directions: Float[Array, "sources directions"]) -> dict[str, Array]:
     mixture, is_observed = data
-    return given_directions(model, mixture, directions, is_observed)
+    return model.given_directions(mixture, directions, is_observed)
 
 
 @eqx.filter_jit
-def _short_start(model: Model, data: tuple, short_model: Model, short_data: tuple) -> dict[str, Array]:
+def _short_start(model: Any, data: tuple, short_model: Model, short_data: tuple) -> dict[str, Array]:
     """A start from the directions that a shorter window finds: in it, sounds overlap less.
 
     A long window holds more of the room's reverberation, and so separates better.

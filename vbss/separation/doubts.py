@@ -34,6 +34,15 @@ def doubtful_directions(solution: Solution, direction_posterior: np.ndarray, dir
             yield f"sources {first + 1} and {second + 1} share one direction: they may be one source."
 
 
+def doubtful_number(probabilities: np.ndarray) -> Iterator[str]:
+    """Of a count, given the probabilities of 1, 2, ... sources: that it failed, or is uncertain."""
+    if np.isnan(probabilities).any():
+        yield "the sources could not be counted, and are taken for one."
+    elif probabilities.max() < 0.5:
+        number, probability = 1 + int(np.argmax(probabilities)), probabilities.max()
+        yield f"the number of sources is uncertain: the most probable one, {number}, has {probability:.2f}."
+
+
 def poor_sources(expected_sdr: Iterable[float]) -> Iterator[str]:
     """Sources that the posterior itself does not trust."""
     for number, ratio in enumerate(expected_sdr, 1):

@@ -24,7 +24,7 @@ class State:
         num_blocks: that are done.
         num_samples: that are written, of each source.
         tail: the last block's end, into which the next block's beginning fades.
-        directions: probabilities from which the next block starts.
+        places: of the sources, from which the next block starts (`vbss.separation.analysis.Located.places`).
         energies: of what is written.
         blocks: what was found in each block, for JSON.
         seconds: that the blocks took.
@@ -34,7 +34,7 @@ class State:
     num_blocks: int
     num_samples: int
     tail: Float[np.ndarray, "sources overlap"]
-    directions: Float[np.ndarray, "sources directions"]
+    places: Float[np.ndarray, "sources ..."]
     energies: Float[np.ndarray, " sources"]
     blocks: list[dict[str, Any]]
     seconds: float

@@ -9,19 +9,17 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Real
 
 from vbss.audio.array_recording import ArrayRecording
 from vbss.audio.files import Recording
-from vbss.audio.geometry import azimuth_grid
 from vbss.audio.sound_files import SoundFiles
 from vbss.errors import InputError, positive
 from vbss.inference import Status
-from vbss.separation.analysis import locate
-from vbss.separation.continuity import carried_directions, same_order
+from vbss.separation.continuity import carried, places_at, same_order
 from vbss.separation.growing import State, append, clear, finish, source_files
 from vbss.separation.results import Block, LongSeparation
-from vbss.separation.whole import separate_recorded
+from vbss.separation.whole import locate_recorded, separate_located
 from vbss.settings import Settings
 
 _EXCERPTS = 8  # spread over the recording: where all sources are to be found
@@ -30,8 +28,8 @@ _PIECE = 2**20  # samples at a time where all are only looked at
 
 def separate_long(
     files: str | Path | Sequence[str | Path],
-    microphone_positions: Any,
-    num_sources: Any,
+    microphone_positions: Real[Array | np.ndarray, "microphones 3"] | None,
+    num_sources: int | np.integer | str,
     folder: str | Path,
     *,
     block: float = 30.0,
@@ -45,15 +43,16 @@ def separate_long(
     Directions are first looked for in excerpts from all over the recording. Then block after block is separated as
     `vbss.separate` does it, each starting from the directions that the last one ended with, so that sources may move.
     Where two blocks overlap, it is heard who is who, and one fades into the other. A source that is silent or unclear
-    in a block keeps its direction for the next.
+    in a block keeps its direction for the next. Where the microphones' positions are not known, the sources' spatial
+    covariances stand for their directions, and sources are in the order of their energy in the excerpts.
 
     A run that was stopped, in whatever way, goes on where it was when it is called again with the same recording and
     arguments, and the result is the same, sample by sample.
 
     Args:
         files: a sound file with one channel per microphone, or one file for each microphone in order.
-        microphone_positions: metres, in the order of the channels.
-        num_sources: how many sources there are in the whole recording.
+        microphone_positions: metres, in the order of the channels; None if they are not known.
+        num_sources: how many sources there are in the whole recording; "auto" counts them in the excerpts.
         folder: an existing folder, in which `source_1.wav`, ... (32-bit float) grow; `state.npz` until all is done.
         block: s; how much is separated at a time. A shorter recording is one block.
         overlap: s, of two blocks; at most half a block.
@@ -64,21 +63,22 @@ def separate_long(
     Raises:
         InputError: as `vbss.separate`, and for a file that cannot be read or is not finite.
     """
-    chosen, started = Settings(**settings), perf_counter()
+    chosen, started = Settings(**settings).of_array(microphone_positions is not None), perf_counter()
     sound = SoundFiles.open(*([files] if isinstance(files, str | Path) else files))
     plan = _Plan.make(sound, block, overlap)
     content = _content(sound)
     excerpts = Recording(_excerpts(sound, plan.length), sound.sample_rate)
     recorded = ArrayRecording.check(excerpts, microphone_positions, reference_microphone)
-    asked = (content, version("vbss"), num_sources, chosen, plan, np.asarray(microphone_positions).tolist())
+    positions = None if microphone_positions is None else np.asarray(microphone_positions).tolist()
+    asked = (content, version("vbss"), num_sources, chosen, plan, positions)
     identity = blake2b(repr((*asked, reference_microphone)).encode(), digest_size=16).hexdigest()
     folder = Path(folder)
     state = State.read(folder, identity)
     if state is None:
         clear(folder)
-        directions = locate(recorded, num_sources, chosen, None).fields["direction_posterior"]
-        sources = len(directions)
-        state = State(identity, 0, 0, np.zeros((sources, 0)), directions, np.zeros(sources), [], 0.0)
+        places = locate_recorded(recorded, num_sources, chosen).places
+        sources = len(places)
+        state = State(identity, 0, 0, np.zeros((sources, 0)), places, np.zeros(sources), [], 0.0)
     while True:
         if progress is not None:
             progress(state.num_blocks, len(plan.starts))
@@ -159,13 +159,14 @@ def _next(
     """Separate one block more, and write what is final of it."""
     start = plan.starts[state.num_blocks]
     stop = start + plan.length
-    separation = _separated(recorded.of(sound.read(start, stop)), state.directions, settings)
+    block = recorded.of(sound.read(start, stop))
+    separation = _separated(block, places_at(state.places, recorded.channels, block.channels), settings)
     begin = state.num_samples - start  # what lies before is written
-    sources, directions = separation.sources[:, begin:], separation.direction_posterior
+    sources, places = separation.sources[:, begin:], separation.places
     tail, order = state.tail, np.arange(len(sources))
     if tail.size:
         order = same_order(tail, sources[:, : tail.shape[1]])
-        sources, directions = sources[order], directions[order]
+        sources, places = sources[order], places[order]
         share = (np.arange(tail.shape[1]) + 0.5) / tail.shape[1]
         faded = (1 - share) * tail + share * sources[:, : tail.shape[1]]
         sources = np.concatenate([faded.astype(sources.dtype), sources[:, tail.shape[1] :]], 1)
@@ -174,11 +175,11 @@ def _next(
 
     energies = separation.energy_shares[order]
     ratios = None if separation.expected_sdr is None else separation.expected_sdr[order]
-    places = separation.directions[order]
+    directions = None if separation.directions is None else separation.directions[order]
     found = Block(
         start=start / sound.sample_rate,
         stop=stop / sound.sample_rate,
-        directions=[float(place) if np.isfinite(place) else None for place in places],
+        directions=None if directions is None else [float(a) if np.isfinite(a) else None for a in directions],
         energy_shares=energies.tolist(),
         expected_sdr=None if ratios is None else ratios.tolist(),
         statuses=separation.statuses,
@@ -189,9 +190,7 @@ def _next(
         num_blocks=state.num_blocks + 1,
         num_samples=state.num_samples + kept,
         tail=sources[:, kept:],
-        directions=carried_directions(
-            state.directions, directions, azimuth_grid(settings.num_directions), energies, ratios
-        ),
+        places=carried(state.places, places, energies, ratios),
         energies=state.energies + np.sum(np.square(sources[:, :kept], dtype=np.float64), 1),
         blocks=[*state.blocks, asdict(found)],
         seconds=state.seconds + perf_counter() - started,
@@ -202,24 +201,24 @@ class _Separated(NamedTuple):
     """What a block needs of a separation."""
 
     sources: Float[np.ndarray, "sources samples"]
-    direction_posterior: Float[np.ndarray, "sources directions"]
-    directions: Float[np.ndarray, " sources"]
+    places: Float[np.ndarray, "sources ..."]
+    directions: Float[np.ndarray, " sources"] | None
     energy_shares: Float[np.ndarray, " sources"]
     expected_sdr: Float[np.ndarray, " sources"] | None
     statuses: dict[str, str]
     warnings: tuple[str, ...]
 
 
-def _separated(
-    recorded: ArrayRecording, directions: Float[np.ndarray, "sources directions"], settings: Settings
-) -> _Separated:
+def _separated(recorded: ArrayRecording, places: Float[np.ndarray, "sources ..."], settings: Settings) -> _Separated:
     """A block's sources. Of silence, silence; where the mixture model fails, each gets a share of what is heard."""
-    num_sources, unknown = len(directions), np.full(len(directions), np.nan)
+    num_sources = len(places)
+    unknown = None if settings.pipeline.is_blind else np.full(num_sources, np.nan)
+    shares = np.full(num_sources, 1 / num_sources)
     if not recorded.samples.any():
         silence = np.zeros((num_sources, recorded.samples.shape[1]), recorded.samples.dtype)
-        shares = np.full(num_sources, 1 / num_sources)
-        return _Separated(silence, directions, unknown, shares, None, {}, ("the block is silent.",))
-    separation = separate_recorded(recorded, num_sources, settings, start_directions=directions)
+        return _Separated(silence, places, unknown, shares, None, {}, ("the block is silent.",))
+    located = locate_recorded(recorded, num_sources, settings, start=places)
+    separation = separate_located(recorded, located, settings)
     statuses = {stage: solution.status for stage, solution in separation.solutions.items()}
     if Status.interrupted in statuses.values():
         raise KeyboardInterrupt
@@ -227,11 +226,10 @@ def _separated(
     if statuses["mixture model"] is Status.nonfinite:
         heard = recorded.samples[recorded.reference_microphone] / num_sources
         sources = np.ldexp(np.broadcast_to(heard, (num_sources, len(heard))), recorded.exponent)
-        shares = np.full(num_sources, 1 / num_sources)
-        return _Separated(sources, directions, unknown, shares, None, told, separation.warnings)
+        return _Separated(sources, places, unknown, shares, None, told, separation.warnings)
     return _Separated(
         separation.sources,
-        separation.direction_posterior,
+        located.places,
         separation.directions,
         separation.energy_shares,
         separation.expected_sdr,

@@ -14,10 +14,13 @@ from vbss.settings import Settings
 class Localization:
     """What `vbss.localize` found; sources are in the order of their directions, from 0 to 2 pi.
 
+    Of an array whose microphones' positions are not known there are no directions, and sources are in the order of
+    their energy, the strongest first.
+
     Attributes:
-        azimuths: the candidate directions, rad, counter-clockwise from +x.
-        direction_posterior: the posterior probability of each source's direction.
-        directions: the most probable azimuth of each source, rad; nan if inference failed.
+        azimuths: the candidate directions, rad, counter-clockwise from +x; None where positions are not known.
+        direction_posterior: the posterior probability of each source's direction, or None.
+        directions: the most probable azimuth of each source, rad; nan if inference failed. Or None.
         masks: the posterior probability that a source owns a bin; equal for all sources in pauses.
         classes: which class of the mixture model's posterior each source is.
         reference_microphone: the channel of the recording that stands for it, counted from 0.
@@ -25,11 +28,12 @@ class Localization:
         solution: of the mixture model's inference, with its status and its trace of the bound.
         warnings: reasons to doubt the result, a sentence each.
         seconds: wall-clock time of the stages in order; a first call includes compilation.
+        number_probabilities: of 1, 2, ... sources, where they were counted (`vbss.counting.count_sources`).
     """
 
-    azimuths: Float[np.ndarray, " directions"]
-    direction_posterior: Float[np.ndarray, "sources directions"]
-    directions: Float[np.ndarray, " sources"]
+    azimuths: Float[np.ndarray, " directions"] | None
+    direction_posterior: Float[np.ndarray, "sources directions"] | None
+    directions: Float[np.ndarray, " sources"] | None
     masks: Float[np.ndarray, "frames frequencies sources"]
     classes: Int[np.ndarray, " sources"]
     reference_microphone: int
@@ -37,6 +41,7 @@ class Localization:
     solution: Solution
     warnings: tuple[str, ...]
     seconds: dict[str, float]
+    number_probabilities: Float[np.ndarray, " numbers"] | None
 
     @property
     def solutions(self) -> dict[str, Solution]:
@@ -77,7 +82,8 @@ class Block:
     Attributes:
         start: s.
         stop: s.
-        directions: rad; None for a source that has none, as the block is silent or inference failed.
+        directions: rad; None for a source that has none, as the block is silent or inference failed, and for all where
+            the microphones' positions are not known.
         energy_shares: of the sources.
         expected_sdr: dB, where there is a sum model (`Separation.expected_sdr`).
         statuses: how the inference of each stage ended.
@@ -86,7 +92,7 @@ class Block:
 
     start: float
     stop: float
-    directions: list[float | None]
+    directions: list[float | None] | None
     energy_shares: list[float]
     expected_sdr: list[float] | None
     statuses: dict[str, str]
@@ -98,7 +104,8 @@ class LongSeparation:
     """What `vbss.separate_long` found.
 
     Attributes:
-        sources: the files of the sources' sounds, in the order of their directions in the whole recording.
+        sources: the files of the sources' sounds, in the order of their directions in the whole recording, or, where
+            the microphones' positions are not known, of their energy in excerpts of it.
         sample_rate: Hz.
         num_samples: of each source.
         blocks: in the order of time.

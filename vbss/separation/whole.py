@@ -12,19 +12,21 @@ from jaxtyping import Array, Complex, Float, Real
 from vbss.audio.array_recording import ArrayRecording
 from vbss.audio.files import Recording
 from vbss.audio.stft import STFT
+from vbss.errors import InputError
 from vbss.inference import Status
 from vbss.pipeline import Progress, SumModel, Wiener
-from vbss.separation.analysis import locate
+from vbss.separation import analysis, blind
+from vbss.separation.analysis import Located
 from vbss.separation.clock import Clock
 from vbss.separation.doubts import failures, is_usable, poor_sources
 from vbss.separation.results import Localization, Separation
-from vbss.settings import Settings
+from vbss.settings import ARRAY_MODELS, Settings
 
 
 def localize(
     recording: Recording,
     microphone_positions: Real[Array | np.ndarray, "microphones 3"],
-    num_sources: int | np.integer,
+    num_sources: int | np.integer | str,
     *,
     progress: Progress | None = None,
     **settings: Any,
@@ -33,14 +35,18 @@ def localize(
 
     The arguments and the errors are those of `separate`, which has more.
     """
-    recorded = ArrayRecording.check(recording, microphone_positions)
-    return Localization(**locate(recorded, num_sources, Settings(**settings), progress).fields)
+    if microphone_positions is None:
+        raise InputError("microphone_positions are needed for directions.")
+    recorded, chosen = ArrayRecording.check(recording, microphone_positions), Settings(**settings).of_array(True)
+    if chosen.pipeline.is_blind:
+        raise InputError(f"model must be one of {', '.join(ARRAY_MODELS)} for directions, got {chosen.model!r}.")
+    return Localization(**locate_recorded(recorded, num_sources, chosen, progress).fields)
 
 
 def separate(
     recording: Recording,
-    microphone_positions: Real[Array | np.ndarray, "microphones 3"],
-    num_sources: int | np.integer,
+    microphone_positions: Real[Array | np.ndarray, "microphones 3"] | None,
+    num_sources: int | np.integer | str,
     *,
     reference_microphone: int | np.integer = 0,
     all_channels: bool = False,
@@ -59,8 +65,10 @@ def separate(
     Args:
         recording: one channel per microphone.
         microphone_positions: metres, in the order of the channels. A linear array hears no difference between the two
-            sides of its axis, so of two mirrored azimuths either may be reported.
-        num_sources: how many sources there are.
+            sides of its axis, so of two mirrored azimuths either may be reported. None if they are not known: then
+            there are no directions, and sources are told apart by a model of any array (`vbss.models.CACGMM`).
+        num_sources: how many sources there are; "auto" counts them (`vbss.counting.count_sources`), where the positions
+            are known.
         reference_microphone: whose sound is separated, counted from 0.
         all_channels: whether the sources are wanted as every microphone hears them, too (`Separation.images`).
         progress: handed on to `vbss.fit`, for the mixture model and then for the sum model.
@@ -81,6 +89,22 @@ def separate(
     return replace(separation, images=images)
 
 
+def locate_recorded(
+    recorded: ArrayRecording,
+    num_sources: Any,
+    settings: Settings,
+    progress: Progress | None = None,
+    start: Float[np.ndarray, "sources ..."] | None = None,
+) -> Located:
+    """The first half, by what is known of the array.
+
+    Args:
+        start: places from which the mixture model starts (`Located.places`), by default its own.
+    """
+    locate = blind.locate if settings.pipeline.is_blind else analysis.locate
+    return locate(recorded, num_sources, settings, progress, start)
+
+
 def separate_recorded(
     recorded: ArrayRecording,
     num_sources: Any,
@@ -88,39 +112,59 @@ def separate_recorded(
     progress: Progress | None = None,
     *,
     all_channels: bool = False,
-    start_directions: Float[np.ndarray, "sources directions"] | None = None,
 ) -> Separation:
-    """`separate` of what was checked already; `images` are those of the channels that are left.
+    """`separate` of what was checked already; `images` are those of the channels that are left."""
+    settings = settings.of_array(recorded.microphone_positions is not None)
+    located = locate_recorded(recorded, num_sources, settings, progress)
+    by_energy = settings.pipeline.is_blind
+    return separate_located(recorded, located, settings, progress, all_channels=all_channels, by_energy=by_energy)
+
+
+def separate_located(
+    recorded: ArrayRecording,
+    located: Located,
+    settings: Settings,
+    progress: Progress | None = None,
+    *,
+    all_channels: bool = False,
+    by_energy: bool = False,
+) -> Separation:
+    """The second half: the sounds of sources whose masks are known.
 
     Args:
-        start_directions: as in `vbss.separation.analysis.locate`.
+        by_energy: whether sources are wanted in the order of their energy, the strongest first, not in that of
+            `located`.
     """
-    fields, stft, analysis = locate(recorded, num_sources, settings, progress, start_directions)
+    fields, stft, analysed, _ = located
     clock = Clock(fields["seconds"])
-    reference = analysis.microphones[0]
+    reference = analysed.microphones[0]
     if all_channels:
         others = [microphone for microphone in range(len(recorded.channels)) if microphone != reference]
-        analysis = analysis._replace(microphones=(reference, *others))
+        analysed = analysed._replace(microphones=(reference, *others))
     with settings.in_precision():
         masks, key = jnp.asarray(fields["masks"]), jax.random.key(settings.seed)
         output, doubts = settings.pipeline.output, []
         if isinstance(output, SumModel) and not is_usable(fields["solution"]):
             output = Wiener()
-        sounds = output(analysis, masks, key=key, progress=progress)
+        sounds = output(analysed, masks, key=key, progress=progress)
         sum_solution = sounds.solution
         if sum_solution is not None:
             clock("sum model", sounds.spectrograms)
             doubts += failures(sum_solution)
             if sum_solution.status is Status.nonfinite:
-                sounds = Wiener()(analysis, masks, key=key)
+                sounds = Wiener()(analysed, masks, key=key)
                 doubts.append("the sources are those of the mixture model, as the sum model failed.")
         samples = _samples(stft, sounds.spectrograms, recorded.samples.shape[1])
         heard = np.asarray(clock("filter", samples)).astype(recorded.samples.dtype)
-    sources = heard[:, 0]
     expected_sdr = None if sounds.expected_sdr is None else np.asarray(sounds.expected_sdr, np.float64)
+    energies = np.sum(np.square(heard[:, 0], dtype=np.float64), axis=1)
+    if by_energy:
+        order = np.argsort(-energies, kind="stable")
+        heard, energies = heard[order], energies[order]
+        expected_sdr = None if expected_sdr is None else expected_sdr[order]
+        fields |= {"masks": fields["masks"][..., order], "classes": fields["classes"][order]}
     doubts += poor_sources([] if expected_sdr is None else expected_sdr)
-    energies = np.sum(np.square(sources, dtype=np.float64), axis=1)
-    energy = np.sum(energies)
+    sources, energy = heard[:, 0], np.sum(energies)
     fields["warnings"] += tuple(doubts)
     return Separation(
         **fields,
@@ -129,7 +173,7 @@ def separate_recorded(
         energy_shares=energies / energy if energy > 0 else np.full(len(sources), 1 / len(sources)),
         sum_solution=sum_solution,
         expected_sdr=expected_sdr,
-        images=np.ldexp(heard[:, np.argsort(analysis.microphones)], recorded.exponent) if all_channels else None,
+        images=np.ldexp(heard[:, np.argsort(analysed.microphones)], recorded.exponent) if all_channels else None,
     )
 
 
