@@ -48,6 +48,7 @@ from .separation import Separation as Separation
 from .separation import localize as localize
 from .separation import separate as separate
 from .separation import separate_long as separate_long
+from .separation import separate_many as separate_many
 from .settings import Settings as Settings
 from .storage import load as load
 from .storage import save as save

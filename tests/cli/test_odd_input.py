@@ -105,8 +105,18 @@ def with_dead_channel(samples):
     return samples * np.array([[1], [1], [0], [1]])
 
 
+def dying(samples):
+    samples = samples.copy()
+    samples[1, samples.shape[1] // 2 :] = 0
+    return samples
+
+
 HANDLED = {
     "dead channel": (lambda x: {"samples": with_dead_channel(x)}, ["channel 2 (counted from 0) is silent"]),
+    "a channel that dies half-way": (
+        lambda x: {"samples": dying(x)},
+        ["channel 1 (counted from 0) has no sound from 1"],
+    ),
     "clipping": (lambda x: {"samples": clipped(x)}, [f"channel {n} (counted from 0) is clipped" for n in range(4)]),
     "offset": (lambda x: {"samples": x + 0.2}, [f"channel {n} (counted from 0) has a constant" for n in range(4)]),
     "very quiet": (lambda x: {"samples": 1e-6 * x}, ["the recording is very quiet"]),
@@ -134,6 +144,14 @@ def test_handled(separate, scene, tmp_path, name):
     heard = options["samples"] - options["samples"].mean(1, keepdims=True)
     power = np.mean(sources.sum(0) ** 2) / np.mean(heard[0] ** 2)
     assert 0.9 < power < 1.1
+
+
+def test_one_source_asked_as_two(separate, scene):
+    alone = scene.images[0] + 1e-4 * noise(*scene.mixture.shape)
+    code, report = separate(alone)
+    assert code == 0 and report is not None
+    (warning,) = (text for text in report["warnings"] if "energy" in text)
+    assert warning.endswith("has less than 1 % of the energy: there may be fewer sources, or several in one direction.")
 
 
 def test_a_line_of_microphones(separate, scene, tmp_path):

@@ -21,7 +21,7 @@ from vbss.inference import Solution, Status
 from vbss.models import LDACGMM
 from vbss.pipeline import Sounds
 from vbss.separation import analysis, localize, separate, whole
-from vbss.separation.doubts import doubtful_number
+from vbss.separation.doubts import doubtful_number, too_many_sources
 
 WINDOW, HOP = 0.08, 0.02  # s; long enough for a start of its own
 
@@ -346,3 +346,11 @@ def test_an_uncertain_number_is_told():
     assert warning == "the number of sources is uncertain: the most probable one, 3, has 0.40."
     (warning,) = doubtful_number(np.full(3, np.nan))
     assert warning == "the sources could not be counted, and are taken for one."
+
+
+def test_sources_that_may_be_none_are_told():
+    assert list(too_many_sources(np.array([0.4, 0.6]), 2)) == []
+    (warning,) = too_many_sources(np.array([0.995, 0.005]), 4)
+    assert warning.startswith("source 2 has less than 1 % of the energy: there may be fewer sources")
+    (warning,) = too_many_sources(np.full(5, 0.2), 4)
+    assert warning == "5 sources are more than the 4 microphones: they are separated less well."

@@ -11,6 +11,9 @@ from jaxtyping import Float
 
 from vbss.errors import InputError
 
+# The usual formats of recordings, by which sound files are known in a folder.
+SOUND_SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
+
 # Subtypes of sound files whose samples float32 cannot hold exactly.
 _DOUBLE_SUBTYPES = ("DOUBLE", "PCM_32")
 

@@ -1,4 +1,4 @@
-"""The command line: `vbss separate` and `vbss localize` for recordings, `vbss simulate` and `vbss demo` for scenes.
+"""The command line: `vbss separate`, `localize` and `batch` for recordings, `vbss simulate` and `demo` for scenes.
 
 Each command is a module with a function `add`, which describes its arguments, and one that runs it. Heavy imports stand
 inside the latter, so that `vbss --help` answers at once.

@@ -126,6 +126,32 @@ def add_sources_and_array(parser: Parser, array_required: bool = False) -> None:
     )  # fmt: skip
 
 
+def add_separation(parser: Parser) -> None:
+    """Which sounds are wanted, and how much of a recording is separated at a time."""
+    parser.add_argument(
+        "--reference",
+        "--reference-microphone",
+        type=at_least(0),
+        default=0,
+        metavar="M",
+        dest="reference_microphone",
+        help="microphone whose sound is separated, counted from 0 (%(default)s)",
+    )
+    parser.add_argument(
+        "--all-channels",
+        action="store_true",
+        help="write the sources as all microphones hear them, as the recording is",
+    )
+    parser.add_argument(
+        "--block",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="a longer recording is separated in blocks of this length, s (%(default)s)",
+    )
+    parser.add_argument("--overlap", type=float, default=3.0, metavar="S", help="of two blocks, s (%(default)s)")
+
+
 def microphone_positions(arguments: argparse.Namespace) -> Any:
     """Those of the array; None if none is named."""
     from vbss.audio import read_microphone_positions

@@ -7,7 +7,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-from vbss.cli import demo, localize, separate, simulate
+from vbss.cli import batch, demo, localize, separate, simulate
 from vbss.cli.arguments import EXIT_BAD_INPUT, Parser, fail
 from vbss.cli.inference import InferenceFailed
 
@@ -48,8 +48,9 @@ def console() -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own arguments) and return the exit code.
 
-    0: done. 1: inference failed or memory ran out. 2: the input is wrong. 130: interrupted. 141: nobody read
-    what was printed. In all other cases but 0, one line on stderr says why, and nothing was written.
+    0: done. 1: inference failed or memory ran out, or some of many recordings failed. 2: the input is wrong. 130:
+    interrupted. 141: nobody read what was printed. In all other cases but 0, one line on stderr says why, and nothing
+    was written but what was finished of many recordings.
     """
     try:
         arguments = _parser().parse_args(argv)
@@ -81,6 +82,6 @@ def _parser() -> Parser:
     parser = Parser(prog="vbss", description="Variational Bayesian separation and localisation of sound sources.")
     parser.add_argument("--version", action="version", version=f"vbss {version('vbss')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (separate, localize, simulate, demo):
+    for command in (separate, localize, batch, simulate, demo):
         command.add(commands)
     return parser

@@ -11,8 +11,8 @@ from vbss.cli.arguments import (
     add_output,
     add_quiet,
     add_recording,
+    add_separation,
     add_settings,
-    at_least,
     in_options,
     microphone_positions,
     settings,
@@ -44,24 +44,7 @@ def add(commands: Any) -> None:
         "the same command, interrupted, goes on where it was.",
     )
     add_recording(parser)
-    parser.add_argument(
-        "--reference",
-        "--reference-microphone",
-        type=at_least(0),
-        default=0,
-        metavar="M",
-        dest="reference_microphone",
-        help="microphone whose sound is separated, counted from 0 (%(default)s)",
-    )
-    parser.add_argument(
-        "--all-channels",
-        action="store_true",
-        help="write the sources as all microphones hear them, as the recording is",
-    )
-    parser.add_argument(
-        "--block", type=float, default=30.0, metavar="S", help="how much is separated at a time, s (%(default)s)"
-    )
-    parser.add_argument("--overlap", type=float, default=3.0, metavar="S", help="of two blocks, s (%(default)s)")
+    add_separation(parser)
     add_output(parser)
     add_quiet(parser)
     add_settings(parser)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from vbss.audio.sound_files import SOUND_SUFFIXES
 from vbss.errors import InputError, one_of
 
-_SOUND_FILES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
 _FEWEST_SPEAKERS = 2
 
 
@@ -106,7 +106,7 @@ def _of_manifest(manifest: Path) -> dict[str, str]:
 
 
 def _of_folders(folder: Path) -> dict[str, str]:
-    relative = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in _SOUND_FILES)
+    relative = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES)
     return {path.as_posix(): path.parts[0] for path in relative if not any(part.startswith(".") for part in path.parts)}
 
 

@@ -2,6 +2,8 @@
 
 from vbss.separation.analysis import _analysed as _analysed
 from vbss.separation.long import separate_long as separate_long
+from vbss.separation.many import Outcome as Outcome
+from vbss.separation.many import separate_many as separate_many
 from vbss.separation.results import Block as Block
 from vbss.separation.results import Localization as Localization
 from vbss.separation.results import LongSeparation as LongSeparation

@@ -7,6 +7,7 @@ import numpy as np
 
 from vbss.inference import Solution, Status
 
+_FAINT = 0.01  # of the energy: less of a source, in a whole recording, is hardly one
 POOR_SDR = 5.0  # dB of expected SDR, below which a source is doubted
 
 
@@ -41,6 +42,16 @@ def doubtful_number(probabilities: np.ndarray) -> Iterator[str]:
     elif probabilities.max() < 0.5:
         number, probability = 1 + int(np.argmax(probabilities)), probabilities.max()
         yield f"the number of sources is uncertain: the most probable one, {number}, has {probability:.2f}."
+
+
+def too_many_sources(energy_shares: np.ndarray, num_microphones: int) -> Iterator[str]:
+    """Sources of which hardly anything is heard in a whole recording, or more than an array can hold apart."""
+    faint = f"has less than {100 * _FAINT:.0f} % of the energy"
+    for number in np.flatnonzero(energy_shares < _FAINT) + 1:
+        yield f"source {number} {faint}: there may be fewer sources, or several in one direction."
+    num_sources = len(energy_shares)
+    if num_sources > num_microphones:
+        yield f"{num_sources} sources are more than the {num_microphones} microphones: they are separated less well."
 
 
 def poor_sources(expected_sdr: Iterable[float]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from vbss.pipeline import Progress, SumModel, Wiener
 from vbss.separation import analysis, blind
 from vbss.separation.analysis import Located
 from vbss.separation.clock import Clock
-from vbss.separation.doubts import failures, is_usable, poor_sources
+from vbss.separation.doubts import failures, is_usable, poor_sources, too_many_sources
 from vbss.separation.results import Localization, Separation
 from vbss.settings import ARRAY_MODELS, Settings
 
@@ -117,7 +117,9 @@ def separate_recorded(
     settings = settings.of_array(recorded.microphone_positions is not None)
     located = locate_recorded(recorded, num_sources, settings, progress)
     by_energy = settings.pipeline.is_blind
-    return separate_located(recorded, located, settings, progress, all_channels=all_channels, by_energy=by_energy)
+    separation = separate_located(recorded, located, settings, progress, all_channels=all_channels, by_energy=by_energy)
+    doubts = too_many_sources(separation.energy_shares, len(recorded.channels))
+    return replace(separation, warnings=(*separation.warnings, *doubts))
 
 
 def separate_located(
