@@ -5,7 +5,6 @@ x^H A x = pack(A) . pack(x x^H), so that quadratic forms and scatter matrices be
 [A_ii, sqrt(2) Re A_ij, sqrt(2) Im A_ij] with i < j row by row.
 """
 
-from functools import partial
 from math import isqrt, sqrt
 
 import jax
@@ -66,10 +65,23 @@ def inverse_and_log_determinant(
     A matrix that is not positive definite gives nan. Up to 8 rows the factorisation is straight-line real code over the
     batch, which compiles to vectorised kernels instead of one small LAPACK call per matrix.
     """
-    size = isqrt(packed.shape[-1])
-    if size > _UNROLLED_SIZE:
+    if isqrt(packed.shape[-1]) > _UNROLLED_SIZE:
         return _by_columns(packed)
-    return _unrolled(packed, size)
+    return _stacked(packed)
+
+
+def inverse_entries(
+    entries: list[Float[Array, "*batch"]],
+) -> tuple[list[Float[Array, "*batch"]], Float[Array, "*batch"]]:
+    """`inverse_and_log_determinant` of matrices whose packed entries are arrays by themselves, in any layout.
+
+    What is then computed of the inverse's entries reads them one by one: the compiler makes one loop of it all, where
+    it would store a packed array.
+    """
+    if isqrt(len(entries)) > _UNROLLED_SIZE:
+        inverse, log_determinant = _by_columns(jnp.stack(entries, -1))
+        return [inverse[..., i] for i in range(len(entries))], log_determinant
+    return _unrolled(entries)
 
 
 def _by_columns(packed: Array) -> tuple[Array, Array]:
@@ -81,11 +93,17 @@ def _by_columns(packed: Array) -> tuple[Array, Array]:
 
 
 # Compiled by itself so that it is traced once for a shape, however often a program uses it.
-@partial(jax.jit, static_argnums=1)
-def _unrolled(packed: Array, size: int) -> tuple[Array, Array]:
+@jax.jit
+def _stacked(packed: Array) -> tuple[Array, Array]:
+    entries, log_determinant = _unrolled([packed[..., i] for i in range(packed.shape[-1])])
+    return jnp.stack(entries, -1), log_determinant
+
+
+@jax.jit
+def _unrolled(entry: list[Array]) -> tuple[list[Array], Array]:
+    size = isqrt(len(entry))
     rows, columns = _upper(size)
     scale = sqrt(0.5)
-    entry = [packed[..., i] for i in range(size * size)]
     real = {(int(j), int(i)): entry[size + n] * scale for n, (i, j) in enumerate(zip(rows, columns, strict=True))}
     imaginary = {
         (int(j), int(i)): -entry[size + len(rows) + n] * scale
@@ -134,4 +152,4 @@ def _unrolled(packed: Array, size: int) -> tuple[Array, Array]:
             a, b = a + c * e + d * f, b + c * f - d * e
         upper_real.append(a * sqrt(2))
         upper_imaginary.append(b * sqrt(2))
-    return jnp.stack(diagonal + upper_real + upper_imaginary, -1), log_determinant
+    return diagonal + upper_real + upper_imaginary, log_determinant

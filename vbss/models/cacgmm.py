@@ -14,7 +14,7 @@ from vbss.gated import Gated
 from vbss.hermitian import packed_identity
 from vbss.kinds import Simplex, Variance
 from vbss.models import cacgmm_closed_forms, cacgmm_start
-from vbss.models.bins import check_bins, heard
+from vbss.models.bins import check_mixture, heard
 from vbss.program import Model, indicator, point, statistics
 
 
@@ -113,11 +113,4 @@ class CACGMM(Model):
         return cacgmm_closed_forms.CLOSED_FORMS
 
     def validate(self, mixture: Array, is_observed: Array | None = None) -> None:
-        if mixture.ndim != 3 or mixture.shape[2] < 2:
-            raise InputError(
-                "mixture must have shape (frequencies, frames, microphones) with at least 2 microphones, got "
-                f"{mixture.shape}"
-            )
-        check_bins(mixture, is_observed)
-        if not bool(heard(mixture, is_observed).any()):
-            raise InputError("mixture must not be silent")
+        check_mixture(mixture, is_observed)

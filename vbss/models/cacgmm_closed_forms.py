@@ -5,8 +5,7 @@ R_fk = sum_t (z / lambda)_fkt x x^H. Bins that do not count are left out of both
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from math import isqrt, log, pi
+from math import log, pi
 from typing import Any
 
 import jax
@@ -15,19 +14,9 @@ from jaxtyping import Array, Bool
 
 from vbss.distributions import ComplexInverseWishart
 from vbss.expectation import Observations
-from vbss.models.bins import heard
+from vbss.models.bins import bin_scatters, einsum, heard, num_microphones
 from vbss.models.cgmm_closed_forms import log_mixing_weights
 from vbss.posteriors import Posterior
-
-_einsum = partial(jnp.einsum, precision="highest")  # a GPU's default mantissa does not survive the inversions
-
-
-def _scatter(observations: Observations) -> Array:
-    return observations["mixture"]["scatter"]  # (f, p, t)
-
-
-def _size(observations: Observations) -> int:
-    return isqrt(_scatter(observations).shape[1])
 
 
 def _log_probs(posterior: Posterior) -> Array:
@@ -44,36 +33,36 @@ def _counts(data: tuple) -> Bool[Array, "f 1 t"]:
 
 
 def _quadratic_forms(posterior: Posterior, observations: Observations) -> Array:
-    return _einsum("fpt,fkp->fkt", _scatter(observations), _held(posterior)["precision"])
+    return einsum("fpt,fkp->fkt", bin_scatters(observations), _held(posterior)["precision"])
 
 
 def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """B = (w I + R) / (2 M + w + n), with w the prior's weight and n_fk the number of a class's bins."""
-    scatter, size = _scatter(observations), _size(observations)
+    scatter, size = bin_scatters(observations), num_microphones(observations)
     prior = model.prior(size, scatter.dtype)
     probs = jnp.where(_counts(data), jnp.exp(_log_probs(posterior)), 0)
-    scatters = _einsum("fpt,fkt->fkp", scatter, probs / posterior.points["power"])
+    scatters = einsum("fpt,fkt->fkp", scatter, probs / posterior.points["power"])
     count = prior.degrees_of_freedom + size + probs.sum(-1)
     return {"precision": -(prior.packed_scale + scatters), "log_determinant": -count}
 
 
 def power(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """lambda = Q / M; where no bin counts, it stays."""
-    optimum = _quadratic_forms(posterior, observations) / _size(observations)
+    optimum = _quadratic_forms(posterior, observations) / num_microphones(observations)
     return jnp.where(_counts(data), optimum, posterior.points["power"])
 
 
 def source(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """log z = log pi - M log lambda - log|B| - Q / lambda, up to a constant."""
     lam = posterior.points["power"]
-    fit = _quadratic_forms(posterior, observations) / lam + _size(observations) * jnp.log(lam)
+    fit = _quadratic_forms(posterior, observations) / lam + num_microphones(observations) * jnp.log(lam)
     fit = fit + _held(posterior)["log_determinant"][..., None]
     return {"onehot": posterior.points["log_mixing_weights"].T[None] - jnp.where(_counts(data), fit, 0)}
 
 
 def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """The MAP-penalised bound, no constant dropped."""
-    size, held = _size(observations), _held(posterior)
+    size, held = num_microphones(observations), _held(posterior)
     lam = posterior.points["power"]
     log_z = _log_probs(posterior)
     fit = _quadratic_forms(posterior, observations) / lam + size * (jnp.log(lam) + log(pi))

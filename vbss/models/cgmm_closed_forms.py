@@ -7,8 +7,7 @@ Bins that were not observed are left out of both.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from math import isqrt, log, pi
+from math import log, pi
 from typing import Any
 
 import jax
@@ -17,17 +16,8 @@ from jaxtyping import Array
 
 from vbss.distributions import ComplexInverseWishart
 from vbss.expectation import Observations
+from vbss.models.bins import bin_scatters, einsum, num_microphones
 from vbss.posteriors import Posterior
-
-_einsum = partial(jnp.einsum, precision="highest")  # a GPU's default mantissa does not survive the inversions
-
-
-def _scatter(observations: Observations) -> Array:
-    return observations["mixture"]["scatter"]  # (f, p, t)
-
-
-def _size(observations: Observations) -> int:
-    return isqrt(_scatter(observations).shape[1])
 
 
 def _source_probs(posterior: Posterior) -> Array:
@@ -54,13 +44,13 @@ def _counts(posterior: Posterior, data: tuple) -> Array:
 
 def _source_scatters(posterior: Posterior, data: tuple, observations: Observations) -> Array:
     weights = _observed(data, _source_probs(posterior) / posterior.points["power"])
-    return _einsum("fpt,fkt->fpk", _scatter(observations), weights)
+    return einsum("fpt,fkt->fpk", bin_scatters(observations), weights)
 
 
 def _quadratic_forms(posterior: Posterior, observations: Observations) -> Array:
     precision, _ = _precisions(posterior)
-    source_precision = _einsum("fkd,fdp->fkp", _everywhere(_direction_probs(posterior), precision), precision)
-    return _einsum("fpt,fkp->fkt", _scatter(observations), source_precision)
+    source_precision = einsum("fkd,fdp->fkp", _everywhere(_direction_probs(posterior), precision), precision)
+    return einsum("fpt,fkp->fkt", bin_scatters(observations), source_precision)
 
 
 def _everywhere(direction_probs: Array, like: Array) -> Array:
@@ -69,14 +59,14 @@ def _everywhere(direction_probs: Array, like: Array) -> Array:
 
 
 def _source_log_determinants(posterior: Posterior) -> Array:
-    return _einsum("kd,fd->fk", _direction_probs(posterior), _precisions(posterior)[1])
+    return einsum("kd,fd->fk", _direction_probs(posterior), _precisions(posterior)[1])
 
 
 def _misfit(posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)], for every source and direction (k, d)."""
     precision, log_determinant = _precisions(posterior)
     counts, scatters = _counts(posterior, data), _source_scatters(posterior, data, observations)
-    return _einsum("fk,fd->kd", counts, log_determinant) + _einsum("fdp,fpk->fdk", precision, scatters).sum(0).T
+    return einsum("fk,fd->kd", counts, log_determinant) + einsum("fdp,fpk->fdk", precision, scatters).sum(0).T
 
 
 def direction(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
@@ -101,18 +91,18 @@ def _log_mean(probs: Array, axis: int) -> Array:
 
 def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(M1), equation (9) with the prior's (nu - M) G: coefficients of H^-1 and of log|H|."""
-    size = _size(observations)
+    size = num_microphones(observations)
     probs = _direction_probs(posterior)
     scatters = _source_scatters(posterior, data, observations)
-    scatter = _einsum("fkd,fpk->fdp", _everywhere(probs, scatters), scatters)
-    counts = _einsum("kd,fk->fd", probs, _counts(posterior, data))
+    scatter = einsum("fkd,fpk->fdp", _everywhere(probs, scatters), scatters)
+    counts = einsum("kd,fk->fd", probs, _counts(posterior, data))
     nu = model.degrees_of_freedom
     return {"precision": -((nu - size) * model.templates + scatter), "log_determinant": -(nu + size + counts)}
 
 
 def power(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """(M2), equation (10): lambda = x^H Pbar x / M; what no bin was observed for stays."""
-    optimum = _quadratic_forms(posterior, observations) / _size(observations)
+    optimum = _quadratic_forms(posterior, observations) / num_microphones(observations)
     if len(data) == 1 or data[1] is None:
         return optimum
     return jnp.where(data[1][:, None], optimum, posterior.points["power"])
@@ -121,14 +111,14 @@ def power(model: Any, posterior: Posterior, data: tuple, observations: Observati
 def source(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(E1), equation (16): log z = log pi - M log lambda - sum_d w log|H| - Q / lambda, up to a constant."""
     lam = posterior.points["power"]
-    fit = _quadratic_forms(posterior, observations) / lam + _size(observations) * jnp.log(lam)
+    fit = _quadratic_forms(posterior, observations) / lam + num_microphones(observations) * jnp.log(lam)
     prior = posterior.points["log_mixing_weights"].T[None]
     return {"onehot": prior - _observed(data, fit + _source_log_determinants(posterior)[..., None])}
 
 
 def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """The MAP-penalised bound from the statistics, no constant dropped."""
-    size = _size(observations)
+    size = num_microphones(observations)
     lam = posterior.points["power"]
     source_logits = posterior.factors["source"].natural["onehot"]  # type: ignore[attr-defined]
     direction_logits = posterior.factors["direction"].natural["onehot"]  # type: ignore[attr-defined]

@@ -6,8 +6,7 @@ observed are left out of both.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from math import isqrt, log, pi
+from math import log, pi
 from typing import Any
 
 import jax
@@ -15,18 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbss.expectation import Observations
+from vbss.models.bins import bin_scatters, einsum, num_microphones
 from vbss.models.cgmm_closed_forms import log_direction_weights, log_mixing_weights
 from vbss.posteriors import Posterior
-
-_einsum = partial(jnp.einsum, precision="highest")  # a GPU's default mantissa does not survive the inversions
-
-
-def _scatter(observations: Observations) -> Array:
-    return observations["mixture"]["scatter"]  # (f, p, t)
-
-
-def _size(observations: Observations) -> int:
-    return isqrt(_scatter(observations).shape[1])
 
 
 def _log_probs(posterior: Posterior, name: str, axis: int) -> Array:
@@ -60,18 +50,18 @@ def _moments(posterior: Posterior, data: tuple, observations: Observations) -> d
     """R (f, k, p) and the number of bins n (f, k) of all classes: what H^-1 and log|H| meet."""
     probs = _observed(data, jnp.exp(_log_source_probs(posterior)))
     weights = probs / posterior.points["power"]
-    return {"precision": _einsum("fpt,fkt->fkp", _scatter(observations), weights), "log_determinant": probs.sum(-1)}
+    return {"precision": einsum("fpt,fkt->fkp", bin_scatters(observations), weights), "log_determinant": probs.sum(-1)}
 
 
 def _quadratic_forms(model: Any, posterior: Posterior, observations: Observations) -> Array:
-    return _einsum("fpt,fkp->fkt", _scatter(observations), _of_classes(model, posterior)["precision"])
+    return einsum("fpt,fkp->fkt", bin_scatters(observations), _of_classes(model, posterior)["precision"])
 
 
 def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """H_fk = (sum_d w_kd Psi_fd + R_fk) / (nu + M + n_fk): coefficients of H^-1 and of log|H|."""
     prior = model.prior(jnp.exp(_log_direction_probs(posterior)))
     moments = {name: m[:, : model.num_sources] for name, m in _moments(posterior, data, observations).items()}
-    order = model.degrees_of_freedom + _size(observations)
+    order = model.degrees_of_freedom + num_microphones(observations)
     return {
         "precision": -(prior.packed_scale + moments["precision"]),
         "log_determinant": -(order + moments["log_determinant"]),
@@ -81,14 +71,14 @@ def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observatio
 def direction(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """log w_kd = log phi_d + sum_f [nu log|Psi_fd| - tr(Psi_fd H_fk^-1)], up to a constant."""
     scales, log_determinants = model.candidates()
-    trace = _einsum("fdp,fkp->fkd", scales, _of_sources(posterior)["precision"]).sum(0)
+    trace = einsum("fdp,fkp->fkd", scales, _of_sources(posterior)["precision"]).sum(0)
     prior = posterior.points["log_direction_weights"] + model.degrees_of_freedom * log_determinants.sum(0)
     return {"onehot": prior[None] - trace}
 
 
 def power(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """lambda = Q / M; what no bin was observed for stays."""
-    optimum = _quadratic_forms(model, posterior, observations) / _size(observations)
+    optimum = _quadratic_forms(model, posterior, observations) / num_microphones(observations)
     if len(data) == 1 or data[1] is None:
         return optimum
     return jnp.where(data[1][:, None], optimum, posterior.points["power"])
@@ -97,7 +87,7 @@ def power(model: Any, posterior: Posterior, data: tuple, observations: Observati
 def source(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """log z = log pi - M log lambda - log|H| - Q / lambda, up to a constant."""
     lam = posterior.points["power"]
-    fit = _quadratic_forms(model, posterior, observations) / lam + _size(observations) * jnp.log(lam)
+    fit = _quadratic_forms(model, posterior, observations) / lam + num_microphones(observations) * jnp.log(lam)
     prior = posterior.points["log_mixing_weights"].T[None]
     return {"onehot": prior - _observed(data, fit + _of_classes(model, posterior)["log_determinant"][..., None])}
 
@@ -107,7 +97,7 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
     log_z, log_w = _log_source_probs(posterior), _log_direction_probs(posterior)
     z, w = jnp.exp(log_z), jnp.exp(log_w)
     log_pi = posterior.points["log_mixing_weights"].T[None]
-    log_power = _size(observations) * (jnp.log(posterior.points["power"]) + log(pi))
+    log_power = num_microphones(observations) * (jnp.log(posterior.points["power"]) + log(pi))
     per_bin = z * (log_pi - log_z - _observed(data, log_power))
     directions = w * (posterior.points["log_direction_weights"][None] - log_w)
     moments, of_classes = _moments(posterior, data, observations), _of_classes(model, posterior)

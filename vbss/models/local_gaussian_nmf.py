@@ -14,7 +14,7 @@ from vbss.errors import InputError, whole_number
 from vbss.gated import Gated
 from vbss.hermitian import inverse_and_log_determinant, pack_outer, packed_identity, unpack
 from vbss.models import local_gaussian_nmf_closed_forms, local_gaussian_nmf_start
-from vbss.models.bins import check_bins, heard
+from vbss.models.bins import check_mixture, heard
 from vbss.models.by_frequency import mapped
 from vbss.models.local_gaussian_nmf_closed_forms import Rows, rows, weighed
 from vbss.models.local_gaussian_nmf_layout import loaded, variances
@@ -181,11 +181,4 @@ class LocalGaussianNMF(Model):
         return jnp.where(is_silent[None], 0, remaining)
 
     def validate(self, mixture: Array, is_observed: Array | None = None) -> None:
-        if mixture.ndim != 3 or mixture.shape[2] < 2:
-            raise InputError(
-                "mixture must have shape (frequencies, frames, microphones) with at least 2 microphones, got "
-                f"{mixture.shape}"
-            )
-        check_bins(mixture, is_observed)
-        if not bool(heard(mixture, is_observed).any()):
-            raise InputError("mixture must not be silent")
+        check_mixture(mixture, is_observed)

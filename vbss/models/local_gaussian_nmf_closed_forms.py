@@ -11,14 +11,13 @@ from functools import partial, reduce
 from math import log, pi, sqrt
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Bool, Float
 
 from vbss.additive import improved_matrices, improved_scalars
 from vbss.expectation import Observations
-from vbss.hermitian import inverse_and_log_determinant, pack
+from vbss.hermitian import inverse_entries
 from vbss.models.bins import heard
 from vbss.models.by_frequency import mapped, summed
 from vbss.models.local_gaussian_nmf_layout import groups, loaded, variances
@@ -31,13 +30,14 @@ class Rows(NamedTuple):
     """What there is of each frequency: the data, and the unknowns but for the activations, which all share.
 
     Attributes:
-        mixture: complex.
+        parts: M real, then M imaginary parts of x, 0 in bins that do not count; each an array by itself, as loops over
+            arrays of one shape are the fastest.
         is_heard: which bins count.
         covariance: packed R.
         spectra: T.
     """
 
-    mixture: Complex[Array, "f n m"]
+    parts: list[Float[Array, "f n"]]
     is_heard: Bool[Array, "f n"]
     covariance: Float[Array, "f k p"]
     spectra: Float[Array, "f c"]
@@ -45,46 +45,61 @@ class Rows(NamedTuple):
 
 def rows(posterior: Posterior, data: tuple) -> Rows:
     """Of data and posterior."""
-    points = posterior.points
-    return Rows(data[0], heard(*data), points["spatial_covariance"], points["spectra"])
+    points, mixture, is_heard = posterior.points, data[0], heard(*data)
+    both = [array[..., m] for array in (mixture.real, mixture.imag) for m in range(mixture.shape[-1])]
+    parts = [jnp.where(is_heard, part, 0) for part in both]
+    return Rows(parts, is_heard, points["spatial_covariance"], points["spectra"])
 
 
 class Weighed(NamedTuple):
     """What the updates need of the bins, at the present values of all unknowns.
 
+    Entries are lists of arrays, which the compiler computes in one loop with what is made of them; stacked, they would
+    go through memory.
+
     Attributes:
         level: |x|^2 / M, 1 in bins that do not count.
-        observed: M real, then M imaginary parts of x / level^(1/2), 0 in bins that do not count.
         covariance: packed R with its loading.
         variance: v / level.
-        inverse: packed inverse of S / level, 0 in bins that do not count.
+        inverse_entries: those of the packed inverse of S / level, 0 in bins that do not count.
         log_determinant: of S / level.
-        filtered: y = S^-1 x of the scaled bins, as `observed`.
+        filtered_entries: M real, then M imaginary parts of y = S^-1 x of the scaled bins.
+        misfit: y^H x of the scaled bins.
     """
 
     level: Float[Array, "f n"]
-    observed: Float[Array, "f r n"]
     covariance: Float[Array, "f k p"]
     variance: Float[Array, "k f n"]
-    inverse: Float[Array, "f p n"]
+    inverse_entries: list[Float[Array, "f n"]]
     log_determinant: Float[Array, "f n"]
-    filtered: Float[Array, "f r n"]
+    filtered_entries: list[Float[Array, "f n"]]
+    misfit: Float[Array, "f n"]
+
+    @property
+    def inverse(self) -> Float[Array, "f p n"]:
+        """Its entries as one array."""
+        return jnp.stack(self.inverse_entries, 1)
+
+    @property
+    def filtered(self) -> Float[Array, "f r n"]:
+        """Its entries as one array."""
+        return jnp.stack(self.filtered_entries, 1)
 
 
 def weighed(model: Any, rows: Rows, activations: Float[Array, "c n"]) -> Weighed:
     """The one pass over the bins that every update and the bound begin with."""
-    mixture, is_heard, size = rows.mixture, rows.is_heard, rows.mixture.shape[-1]
-    parts = jnp.concatenate([jnp.swapaxes(mixture.real, 1, 2), jnp.swapaxes(mixture.imag, 1, 2)], 1)
-    parts = jnp.where(is_heard[:, None], parts, 0)
-    level = jnp.where(is_heard, (parts * parts).sum(1) / size, 1)
-    observed = parts / jnp.sqrt(level)[:, None]
+    parts, is_heard = rows.parts, rows.is_heard
+    level = jnp.where(is_heard, reduce(jnp.add, (part * part for part in parts)) / (len(parts) // 2), 1)
     covariance = loaded(rows.covariance, model.loading)
     variance = variances(model, rows.spectra, activations) / level[None]
     total = _einsum("fkp,kfn->fpn", covariance, variance)
-    inverse, log_determinant = inverse_and_log_determinant(jnp.swapaxes(total, 1, 2))
-    inverse = jnp.where(is_heard[:, None], jnp.swapaxes(inverse, 1, 2), 0)
-    filtered = _product(inverse, observed)
-    return Weighed(level, observed, covariance, variance, inverse, log_determinant, filtered)
+    inverse, log_determinant = inverse_entries([total[:, p] for p in range(total.shape[1])])
+    inverse = [jnp.where(is_heard, entry, 0) for entry in inverse]
+    # A division, as the compiler keeps what it gives but computes a product again wherever it is used.
+    root = jnp.sqrt(level)
+    filtered = [entry / root for entry in _product(inverse, parts)]
+    misfit = reduce(jnp.add, (a * b for a, b in zip(parts, filtered, strict=True))) / root
+    return Weighed(level, covariance, variance, inverse, log_determinant, filtered, misfit)
 
 
 def _pairs(size: int) -> list[tuple[int, int]]:
@@ -93,46 +108,42 @@ def _pairs(size: int) -> list[tuple[int, int]]:
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
-def _product(packed: Float[Array, "f p n"], vector: Float[Array, "f r n"]) -> Float[Array, "f r n"]:
+def _product(packed: list[Float[Array, "f n"]], vector: list[Float[Array, "f n"]]) -> list[Float[Array, "f n"]]:
     """A x, entry by entry, in real and imaginary parts."""
-    size, pairs = vector.shape[1] // 2, _pairs(vector.shape[1] // 2)
-    real, imaginary = ([vector[:, start + m] for m in range(size)] for start in (0, size))
-    out_real = [packed[:, m] * real[m] for m in range(size)]
-    out_imaginary = [packed[:, m] * imaginary[m] for m in range(size)]
+    size, pairs = len(vector) // 2, _pairs(len(vector) // 2)
+    real, imaginary = vector[:size], vector[size:]
+    out_real = [packed[m] * real[m] for m in range(size)]
+    out_imaginary = [packed[m] * imaginary[m] for m in range(size)]
     for number, (i, j) in enumerate(pairs, size):
-        a, b = packed[:, number] * sqrt(0.5), packed[:, number + len(pairs)] * sqrt(0.5)
+        a, b = packed[number] * sqrt(0.5), packed[number + len(pairs)] * sqrt(0.5)
         out_real[i] = out_real[i] + a * real[j] - b * imaginary[j]
         out_imaginary[i] = out_imaginary[i] + a * imaginary[j] + b * real[j]
         out_real[j] = out_real[j] + a * real[i] + b * imaginary[i]
         out_imaginary[j] = out_imaginary[j] + a * imaginary[i] - b * real[i]
-    return jnp.stack(out_real + out_imaginary, 1)
+    return out_real + out_imaginary
 
 
-def _scatter(vector: Float[Array, "f r n"]) -> list[Float[Array, "f n"]]:
+def _scatter(vector: list[Float[Array, "f n"]]) -> list[Float[Array, "f n"]]:
     """The entries of pack(y y^H)."""
-    size, pairs = vector.shape[1] // 2, _pairs(vector.shape[1] // 2)
-    real, imaginary = ([vector[:, start + m] for m in range(size)] for start in (0, size))
+    size, pairs = len(vector) // 2, _pairs(len(vector) // 2)
+    real, imaginary = vector[:size], vector[size:]
     diagonal = [a * a + b * b for a, b in zip(real, imaginary, strict=True)]
     upper_real = [sqrt(2) * (real[i] * real[j] + imaginary[i] * imaginary[j]) for i, j in pairs]
     upper_imaginary = [sqrt(2) * (imaginary[i] * real[j] - real[i] * imaginary[j]) for i, j in pairs]
     return diagonal + upper_real + upper_imaginary
 
 
-def _of_variances(found: Weighed) -> tuple[Float[Array, "k f n"], Float[Array, "k f n"]]:
-    """Fit y^H R y and cost tr(S^-1 R) of v."""
-    num_packed = found.inverse.shape[1]
-    evidence, inverse = _scatter(found.filtered), [found.inverse[:, p] for p in range(num_packed)]
+def _of_variances(found: Weighed) -> tuple[list[Float[Array, "f n"]], list[Float[Array, "f n"]]]:
+    """Fit y^H R y and cost tr(S^-1 R) of v, class by class."""
 
-    def traces(entries: list[Array]) -> Array:
+    def traces(entries: list[Array]) -> list[Array]:
         # Sums of products, which the compiler makes one loop of; it would store the entries for a matrix product.
-        return jnp.stack(
-            [
-                reduce(jnp.add, (found.covariance[:, k, p, None] * entry for p, entry in enumerate(entries)))
-                for k in range(found.covariance.shape[1])
-            ]
-        )
+        return [
+            reduce(jnp.add, (found.covariance[:, k, p, None] * entry for p, entry in enumerate(entries))) / found.level
+            for k in range(found.covariance.shape[1])
+        ]
 
-    return traces(evidence) / found.level[None], traces(inverse) / found.level[None]
+    return traces(_scatter(found.filtered_entries)), traces(found.inverse_entries)
 
 
 def spectra(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
@@ -140,14 +151,9 @@ def spectra(model: Any, posterior: Posterior, data: tuple, observations: Observa
     activations = posterior.points["activations"]
 
     def improved(rows: Rows) -> Array:
+        of_classes = [v for _, _, group in groups(model, rows.spectra, activations) for v in group]
         fit, cost = (
-            jnp.concatenate(
-                [
-                    _einsum("kfn,kbn->fkb", part[classes], v).reshape(part.shape[1], -1)
-                    for classes, _, v in groups(model, rows.spectra, activations)
-                ],
-                1,
-            )
+            jnp.concatenate([_einsum("fn,bn->fb", p, v) for p, v in zip(part, of_classes, strict=True)], 1)
             for part in _of_variances(weighed(model, rows, activations))
         )
         return improved_scalars(rows.spectra, fit, cost)
@@ -160,13 +166,9 @@ def activations(model: Any, posterior: Posterior, data: tuple, observations: Obs
     activations = posterior.points["activations"]
 
     def of(rows: Rows) -> tuple[Array, ...]:
+        of_classes = [t for _, group, _ in groups(model, rows.spectra, activations) for t in jnp.moveaxis(group, 1, 0)]
         return tuple(
-            jnp.concatenate(
-                [
-                    _einsum("kfn,fkb->kbn", part[classes], t).reshape(-1, part.shape[2])
-                    for classes, t, _ in groups(model, rows.spectra, activations)
-                ]
-            )
+            jnp.concatenate([_einsum("fn,fb->bn", p, t) for p, t in zip(part, of_classes, strict=True)])
             for part in _of_variances(weighed(model, rows, activations))
         )
 
@@ -176,17 +178,16 @@ def activations(model: Any, posterior: Posterior, data: tuple, observations: Obs
 
 def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """R <- A^-1 # (R B R), with A = sum_n v S^-1 and B = sum_n v y y^H, both with the loading's adjoint."""
-    activations, size = posterior.points["activations"], data[0].shape[-1]
+    activations = posterior.points["activations"]
 
     def of(rows: Rows) -> tuple[Array, Array]:
         found = weighed(model, rows, activations)
         variance = jnp.swapaxes(found.variance, 0, 1)  # products one frequency at a time need no transposed copy
-        cost = _einsum("fpn,fkn->fkp", found.inverse, variance)
-        weighted = variance[:, :, None] * found.filtered[:, None]
-        products = _einsum("fkin,fjn->fkij", weighted, found.filtered)
-        real = products[..., :size, :size] + products[..., size:, size:]
-        imaginary = products[..., size:, :size] - products[..., :size, size:]
-        return pack(jax.lax.complex(real, imaginary)), cost
+
+        def sums(entries: list[Array]) -> Array:
+            return jnp.stack([_einsum("fn,fkn->fk", entry, variance) for entry in entries], 2)
+
+        return sums(_scatter(found.filtered_entries)), sums(found.inverse_entries)
 
     fit, cost = mapped(of, rows(posterior, data), activations.shape[1])
     covariance = posterior.points["spatial_covariance"]
@@ -199,9 +200,8 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
 
     def of(rows: Rows) -> Array:
         found = weighed(model, rows, activations)
-        misfit = (found.observed * found.filtered).sum(1)
         log_scale = size * (jnp.log(found.level) + log(pi))
-        return -jnp.where(rows.is_heard, log_scale + found.log_determinant + misfit, 0).sum()
+        return -jnp.where(rows.is_heard, log_scale + found.log_determinant + found.misfit, 0).sum()
 
     return summed(of, rows(posterior, data), activations.shape[1])
 
