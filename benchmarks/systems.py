@@ -26,6 +26,12 @@ def vbss_separate(observation: Observation, **settings: Any) -> Estimate:
     return Estimate(result.sources, result.directions)
 
 
+def vbss_blind(observation: Observation, **settings: Any) -> Estimate:
+    """The same, not told where the microphones are."""
+    recording = Recording(observation.mixture.astype(np.float32), observation.sample_rate)
+    return Estimate(separate(recording, None, observation.num_sources, **settings).sources)
+
+
 @dataclass(frozen=True)
 class System:
     """A way to separate or to localise.
@@ -70,9 +76,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _vbss(title: str, **settings: Any) -> System:
+def _vbss(title: str, separate: Callable[..., Estimate] = vbss_separate, **settings: Any) -> System:
     packages = ("numpy", "jax", "jaxlib", "equinox", "numpyro", "vbss")
-    return System(title, vbss_separate, settings, packages, sources=(".",), compiles=True)
+    return System(title, separate, settings, packages, sources=(".",), compiles=True)
 
 
 def _pyroomacoustics(title: str, separate: Callable[..., Estimate], **settings: Any) -> System:
@@ -88,6 +94,7 @@ SYSTEMS = {
     "vbss": _vbss("vbss"),
     "vbss-float64": _vbss("vbss, float64", precision="float64"),
     "vbss-cgmm": _vbss("vbss, mixture model and Wiener filter", model="cgmm"),
+    "vbss-blind": _vbss("vbss, array unknown", vbss_blind),
     "auxiva-determined": _pyroomacoustics(
         "AuxIVA, a microphone for each source", peers.auxiva_determined, window=0.256, model="gauss", iterations=50
     ),
