@@ -1,6 +1,6 @@
 """Work on a few frequencies at a time: what is computed of them stays in the processor's cache, and memory is bounded.
 
-Twice as fast as all frequencies at once where a recording is long, and a fifth faster where it has a few seconds.
+Twice as fast as all frequencies at once where a recording is long, and a third faster where it has a few seconds.
 """
 
 from collections.abc import Callable
