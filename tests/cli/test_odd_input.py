@@ -27,7 +27,8 @@ def separate(tmp_path, scene):
         mix = tmp_path / "mix.wav"
         samples = scene.mixture if samples is None else samples
         soundfile.write(mix, np.asarray(samples).T, rate, subtype=subtype)
-        options = {"mix": mix, "sources": 2, "array": ARRAY, "out": tmp_path / "result", "iterations": 3} | changes
+        options = {"mix": mix, "sources": 2, "array": ARRAY, "out": tmp_path / "result", "iterations": 3}
+        options |= {"sum-iterations": 3} | changes
         line = ["separate", str(options.pop("mix"))]
         for name, value in options.items():
             line += [f"--{name}", str(value)]
