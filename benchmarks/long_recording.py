@@ -4,9 +4,9 @@
 
 Two voices around 4 microphones, one minute in a simulated room that is repeated at changing levels, with sensor noise
 40 dB below. Each length is separated in a process of its own; memory is the process's largest size, all imports and
-compilation included. A second is swapped if the estimates resemble the voices more in the other order. The first
-length is separated once more, in a process that is killed after its first block and started
-again; its samples must be the same.
+compilation included. A second is swapped if the estimates resemble the voices in another order than in most seconds.
+The first length is separated once more, in a process that is killed after its first block and started again; its
+samples must be the same.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def gains(minutes: int) -> Float[np.ndarray, " minutes"]:
 
 
 def swapped_seconds(folder: Path, voices: Float[np.ndarray, "voices samples"], minutes: int, sample_rate: int) -> int:
-    """How many seconds of the estimates are in another order than the first second."""
+    """How many seconds of the estimates are in another order than most."""
     orders = []
     for minute in range(minutes):
         start = minute * voices.shape[1]
