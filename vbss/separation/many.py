@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Real
 
 from vbss.audio.array_recording import ArrayRecording
 from vbss.audio.files import Recording, read_recording
@@ -15,7 +15,7 @@ from vbss.audio.sound_files import SoundFiles
 from vbss.audio.stft import STFT
 from vbss.errors import InputError
 from vbss.inference import Status
-from vbss.separation.results import Separation
+from vbss.separation.results import Separation, shares
 from vbss.separation.whole import separate_recorded
 from vbss.settings import Settings
 
@@ -195,19 +195,13 @@ def _padded_separation(
         sources=sources,
         images=images,
         masks=separation.masks[: _num_frames(stft, num_samples)],
-        energy_shares=_energy_shares(sources),
+        energy_shares=shares(np.sum(np.square(sources, dtype=np.float64), axis=1)),
     )
 
 
 def _num_frames(stft: STFT, num_samples: int) -> int:
     """How many frames `stft.forward` makes of a signal."""
     return -(-(num_samples - stft.window_length % 2) // stft.hop_length) + 1
-
-
-def _energy_shares(sources: Float[np.ndarray, "sources samples"]) -> Float[np.ndarray, " sources"]:
-    energies = np.sum(np.square(sources, dtype=np.float64), axis=1)
-    total = energies.sum()
-    return energies / total if total > 0 else np.full(len(sources), 1 / len(sources))
 
 
 def _each(files: Files) -> Sequence[str | Path]:

@@ -129,5 +129,10 @@ class LongSeparation:
     @property
     def energy_shares(self) -> Float[np.ndarray, " sources"]:
         """Each source's share of the energy of all sources."""
-        total = self.energies.sum()
-        return self.energies / total if total > 0 else np.full(len(self.energies), 1 / len(self.energies))
+        return shares(self.energies)
+
+
+def shares(energies: Float[np.ndarray, " sources"]) -> Float[np.ndarray, " sources"]:
+    """Each energy's share of all; of silence, all have the same."""
+    total = energies.sum()
+    return energies / total if total > 0 else np.full(len(energies), 1 / len(energies))

@@ -19,7 +19,7 @@ from vbss.separation import analysis, blind
 from vbss.separation.analysis import Located
 from vbss.separation.clock import Clock
 from vbss.separation.doubts import failures, is_usable, poor_sources, too_many_sources
-from vbss.separation.results import Localization, Separation
+from vbss.separation.results import Localization, Separation, shares
 from vbss.settings import ARRAY_MODELS, Settings
 
 
@@ -166,13 +166,12 @@ def separate_located(
         expected_sdr = None if expected_sdr is None else expected_sdr[order]
         fields |= {"masks": fields["masks"][..., order], "classes": fields["classes"][order]}
     doubts += poor_sources([] if expected_sdr is None else expected_sdr)
-    sources, energy = heard[:, 0], np.sum(energies)
     fields["warnings"] += tuple(doubts)
     return Separation(
         **fields,
-        sources=np.ldexp(sources, recorded.exponent),
+        sources=np.ldexp(heard[:, 0], recorded.exponent),
         sample_rate=recorded.sample_rate,
-        energy_shares=energies / energy if energy > 0 else np.full(len(sources), 1 / len(sources)),
+        energy_shares=shares(energies),
         sum_solution=sum_solution,
         expected_sdr=expected_sdr,
         images=np.ldexp(heard[:, np.argsort(analysed.microphones)], recorded.exponent) if all_channels else None,
