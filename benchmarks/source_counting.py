@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from vbss.audio import Recording
+from vbss.counting import MAX_SOURCES
 from vbss.scenes import Condition, Scene, SpeechCorpus, random_scene
 from vbss.separation import localize
 
 NUMBERS = (1, 2, 3, 4)
-MAX_SOURCES = 6  # that are counted by default
 
 
 def recorded(

@@ -13,6 +13,7 @@ from vbss.inference import EM, Solution, fit
 from vbss.models import LDACGMM
 from vbss.posteriors import Posterior
 
+MAX_SOURCES = 6  # that are looked for, if nothing else is said
 _SPARE_CLASSES = 2  # beyond the largest number: for the peaks of reflections among those that the classes start from
 _LOADING = 1e-2  # white noise, relative: without any sound but one source's, its own reflections would stand out
 _STEPS = 30
@@ -48,7 +49,7 @@ def count_sources(
     model: LDACGMM,
     data: tuple[Complex[Array, "frequencies frames microphones"], Bool[Array, "frequencies frames"] | None],
     *,
-    max_sources: int = 6,
+    max_sources: int = MAX_SOURCES,
 ) -> Counted:
     """Count the sources of a recording of a microphone array.
 

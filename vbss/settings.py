@@ -98,7 +98,7 @@ class Settings:
             return replace(self, model="cgmm+nmf" if positions_are_known else "cacgmm+nmf")
         if not positions_are_known and not self.pipeline.is_blind:
             name = repr(self.model) if isinstance(self.model, str) else "this pipeline"
-            raise InputError(f"microphone_positions are needed by {name}; 'cacgmm+nmf' and 'cacgmm' do without.")
+            raise InputError(f"microphone_positions must be given for {name}; 'cacgmm+nmf' and 'cacgmm' do without.")
         return self
 
     def check_num_sources(self, num_sources: Any) -> int | str:
@@ -106,7 +106,7 @@ class Settings:
         if isinstance(num_sources, str):
             one_of("num_sources", num_sources, (AUTO,))
             if self.pipeline.is_blind:
-                raise InputError("num_sources must be given where microphone_positions are not used.")
+                raise InputError("num_sources must be a number where nothing of the array is used.")
             return num_sources
         return whole_number("num_sources", num_sources, 1, self.num_directions)
 

@@ -57,14 +57,14 @@ def test_the_array_counts_for_nothing(mixture):
 
 @pytest.mark.parametrize("model", ["cgmm", "cgmm+nmf"])
 def test_models_of_directions_need_the_array(mixture, model):
-    with pytest.raises(InputError, match=f"microphone_positions are needed by '{model}'".replace("+", "\\+")):
+    with pytest.raises(InputError, match=f"microphone_positions must be given for '{model}'".replace("+", "\\+")):
         separate(mixture[1], None, 2, model=model)
 
 
 def test_what_only_directions_tell_is_refused(mixture):
-    with pytest.raises(InputError, match="microphone_positions are needed for directions"):
+    with pytest.raises(InputError, match="microphone_positions must be given for directions"):
         inspect.unwrap(localize)(mixture[1], None, 2)  # without the annotations, which are checked in tests only
     with pytest.raises(InputError, match="model must be one of cgmm, cgmm\\+nmf for directions, got 'cacgmm'"):
         localize(mixture[1], POSITIONS, 2, model="cacgmm")
-    with pytest.raises(InputError, match="num_sources must be given where microphone_positions are not used"):
+    with pytest.raises(InputError, match="num_sources must be a number where nothing of the array is used"):
         separate(mixture[1], None, "auto")

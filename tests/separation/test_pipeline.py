@@ -55,7 +55,7 @@ def test_named_pipelines():
     assert vbss.Settings(model="cacgmm").pipeline == vbss.Pipeline(CACGMM, vbss.Wiener())
     assert vbss.Settings().of_array(True).model == "cgmm+nmf"
     assert vbss.Settings().of_array(False).pipeline == vbss.Pipeline(CACGMM, vbss.Settings().pipeline.output)
-    with pytest.raises(InputError, match="microphone_positions are needed by 'cgmm'"):
+    with pytest.raises(InputError, match="microphone_positions must be given for 'cgmm'"):
         vbss.Settings(model="cgmm").of_array(False)
     own = vbss.Pipeline(output=vbss.Masking())
     assert vbss.Settings(model=own).pipeline is own

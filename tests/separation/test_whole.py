@@ -338,6 +338,8 @@ def test_sources_are_counted_if_so_asked():
     assert list(localization.seconds) == ["count", "transform", "start", "mixture model"]
     with pytest.raises(InputError, match="num_sources must be one of auto, got 'many'"):
         localize(mixture, POSITIONS, "many")
+    few = localize(mixture, POSITIONS, "auto", window=WINDOW, hop=HOP, num_directions=4, max_steps=1)
+    assert few.number_probabilities.shape == (4,)
 
 
 def test_an_uncertain_number_is_told():

@@ -14,8 +14,8 @@ from vbss.audio.diffuse import active_frames, diffuse_whitening, whitened
 from vbss.audio.filters import normalize_bins
 from vbss.audio.geometry import azimuth_grid, steering_vectors
 from vbss.audio.stft import STFT
-from vbss.counting import count_sources
-from vbss.inference import fit
+from vbss.counting import MAX_SOURCES, count_sources
+from vbss.inference import Status, fit
 from vbss.models import LDACGMM
 from vbss.models.cgmm_start import peak_directions
 from vbss.pipeline import Analysis, Progress
@@ -79,7 +79,10 @@ def locate(
 
         if num_sources == AUTO:
             window = min(settings.window, _COUNTING_WINDOW)
-            counted = clock("count", count_sources(*short(window, LDACGMM, 1)))
+            most = min(MAX_SOURCES, settings.num_directions)
+            counted = clock("count", count_sources(*short(window, LDACGMM, 1), max_sources=most))
+            if counted.solution.status is Status.interrupted:
+                raise KeyboardInterrupt
             num_sources = counted.num_sources
         whitening, mixture, model, data = clock("transform", analysed(stft, pipeline.mixture_model, num_sources))
         start = None  # the model's own

@@ -36,7 +36,7 @@ def localize(
     The arguments and the errors are those of `separate`, which has more.
     """
     if microphone_positions is None:
-        raise InputError("microphone_positions are needed for directions.")
+        raise InputError("microphone_positions must be given for directions.")
     recorded, chosen = ArrayRecording.check(recording, microphone_positions), Settings(**settings).of_array(True)
     if chosen.pipeline.is_blind:
         raise InputError(f"model must be one of {', '.join(ARRAY_MODELS)} for directions, got {chosen.model!r}.")
