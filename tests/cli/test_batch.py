@@ -193,7 +193,7 @@ REFUSED = {
     "no count without an array": (
         lines(b"file,sources\na.wav,auto\n"),
         ("--model", "cacgmm"),
-        "--sources must be given",
+        "--sources must be a number where nothing of the array is used",
     ),
     "too many sources": (lines(b"file,sources\na.wav,25\n"), (), "--sources must be a whole number, from 1 to 24"),
     "an unknown model": (lines(b"file\na.wav\n"), ("--model", "rhubarb"), "--model must be one of"),

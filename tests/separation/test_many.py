@@ -116,7 +116,7 @@ def test_an_interruption_ends_all(outcomes, files, monkeypatch):
         ({"seed": -1}, "seed"),
         ({"num_sources": {"other": 2}}, "num_sources has no number for the recording 'shorter'"),
         ({"num_sources": 25}, "num_sources must be a whole number, from 1 to 24"),
-        ({"microphone_positions": None}, "microphone_positions are needed"),
+        ({"microphone_positions": None}, "microphone_positions must be given"),
     ],
 )
 def test_what_no_recording_can_be_separated_with_is_refused_at_once(files, changes, message):
