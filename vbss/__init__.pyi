@@ -11,6 +11,7 @@ from . import scenes as scenes
 from .additive import Additive as Additive
 from .check import Derivation as Derivation
 from .check import check_derivation as check_derivation
+from .demixing import Demixing as Demixing
 from .densities import ComplexNormal as ComplexNormal
 from .densities import Expanded as Expanded
 from .densities import MultivariateNormal as MultivariateNormal

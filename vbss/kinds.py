@@ -52,9 +52,11 @@ class ReadKind(Kind):
 
     Attributes:
         claim: what E_q[log p] must be in the unknown, as in "quadratic in", for messages.
+        is_exact: whether `mode` is the maximiser, or only a better value.
     """
 
     claim: ClassVar[str]
+    is_exact: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -71,7 +73,7 @@ class ReadKind(Kind):
 
     @abstractmethod
     def mode(self, coefficients: Coefficients, value: Array) -> Array:
-        """The maximiser of `form`; an entry that nothing depends on keeps the given value."""
+        """The maximiser of `form`, or what `is_exact` says; an entry that nothing depends on keeps the given value."""
 
     def maximize(self, objective, value):
         return self.mode(self.coefficients(objective, value), value)

@@ -16,7 +16,6 @@ from vbss.audio.filters import apply_masks, multichannel_wiener
 from vbss.errors import InputError, positive, whole_number
 from vbss.inference import EM, Solution, Status, fit
 from vbss.models import CACGMM, LDACGMM, LocalGaussianNMF
-from vbss.models.local_gaussian_nmf_start import given_masks
 from vbss.posteriors import Posterior
 
 Progress = Callable[[int, int, float], Any]
@@ -86,11 +85,12 @@ class Wiener(Output):
 
 @dataclass(frozen=True)
 class SumModel(Output):
-    """The local Gaussian model, in which sources overlap, started from the masks; its filter differs from bin to bin.
+    """A model in which sources overlap, started from the masks; its filter differs from bin to bin.
 
     Attributes:
-        num_components: of each source's spectra (`vbss.models.LocalGaussianNMF`).
+        num_components: of each source's spectra.
         max_steps: iterations at most.
+        model: `vbss.models.LocalGaussianNMF` or a subclass (`vbss.models.FastMNMF`).
         has_noise: whether there is a class of noise beside the sources; it is left out of the sounds.
         loading: white noise that every source is taken to carry.
         algorithm: of the inference.
@@ -98,6 +98,7 @@ class SumModel(Output):
 
     num_components: int = 16
     max_steps: int = 60
+    model: type[LocalGaussianNMF] = LocalGaussianNMF
     has_noise: bool = True
     loading: float = 1e-4
     algorithm: EM = EM()
@@ -106,13 +107,13 @@ class SumModel(Output):
         whole_number("num_components", self.num_components, 1)
         whole_number("max_steps", self.max_steps, 1)
         positive("loading", self.loading)
+        if not isinstance(self.model, type) or not issubclass(self.model, LocalGaussianNMF):
+            raise InputError(f"model must be a class, that of a vbss.models.LocalGaussianNMF, got {self.model!r}")
         if not isinstance(self.algorithm, EM):
             raise InputError(f"algorithm must be a vbss.EM, got {self.algorithm!r}")
 
     def __call__(self, analysis, masks, *, key, progress=None):
-        model = LocalGaussianNMF.init(
-            masks.shape[-1], self.num_components, has_noise=self.has_noise, loading=self.loading
-        )
+        model = self.model.init(masks.shape[-1], self.num_components, has_noise=self.has_noise, loading=self.loading)
         key_start, key_fit = jax.random.split(key)
         white, is_observed, start = _started(model, analysis, masks, key_start)
         data = white if is_observed is None else (white, is_observed)
@@ -123,7 +124,8 @@ class SumModel(Output):
         assert isinstance(posterior, Posterior)
         if is_observed is not None and solution.status not in (Status.nonfinite, Status.interrupted):
             # What was lost in part says nothing of how sources sound and where they are, but is still to be separated.
-            follow = EM(updates=self.algorithm.updates, frozen=("spectra", "spatial_covariance"), probes=False)
+            learnt = [name for name in posterior.points if name != "activations"]
+            follow = EM(updates=self.algorithm.updates, frozen=learnt, probes=False)
             posterior = fit(model, white, follow, key=key_fit, start=posterior, max_steps=_FOLLOWING_STEPS).posterior
             assert isinstance(posterior, Posterior)
         # The whitening undone, of what each microphone hears.
@@ -223,4 +225,4 @@ def _started(
     is_observed = None
     if analysis.is_whole is not None:
         is_observed = jnp.broadcast_to(analysis.is_whole[None], white.shape[:2])
-    return white, is_observed, given_masks(model, white, jnp.swapaxes(masks, 0, 1), is_observed, key=key)
+    return white, is_observed, model.given_masks(white, jnp.swapaxes(masks, 0, 1), is_observed, key=key)

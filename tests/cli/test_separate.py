@@ -254,7 +254,10 @@ def test_quiet_says_nothing(separate, stand_in, out, mix, monkeypatch, capsys):
         ({"seed": 2**32}, "--seed: must be a whole number from 0 to 4294967295"),
         ({"window": "long"}, "--window"),
         ({"loading": "little"}, "--loading"),
-        ({"model": "rhubarb"}, "model must be one of cgmm, cgmm+nmf, cacgmm, cacgmm+nmf, got 'rhubarb'"),
+        (
+            {"model": "rhubarb"},
+            "model must be one of cgmm, cgmm+nmf, cgmm+fastmnmf, cacgmm, cacgmm+nmf, cacgmm+fastmnmf, got 'rhubarb'",
+        ),
         ({"algorithm": "rhubarb"}, "algorithm must be one of em, em-derived, got 'rhubarb'"),
         ({"precision": "float16"}, "precision must be one of float32, float64, got 'float16'"),
         ({"rhubarb": 1}, "--rhubarb"),

@@ -1,4 +1,4 @@
-"""The local Gaussian model: derivation, monotone and stationary updates, images, float32, and its program."""
+"""The local Gaussian models: derivation, monotone and stationary updates, images, float32, and their programs."""
 
 from functools import cache
 
@@ -13,11 +13,14 @@ from numpyro.infer import Predictive
 
 import vbss
 from vbss.context import relaxed_promotion
+from vbss.demixing import complex_rows
 from vbss.distributions import ComplexMultivariateNormal
-from vbss.hermitian import unpack
-from vbss.models import LocalGaussianNMF
-from vbss.models.local_gaussian_nmf_closed_forms import loaded, variances
-from vbss.models.local_gaussian_nmf_start import given_masks
+from vbss.hermitian import pack, unpack
+from vbss.models import FastMNMF, LocalGaussianNMF, by_frequency
+from vbss.models.fast_mnmf_start import joint_diagonalization
+from vbss.models.local_gaussian_nmf_layout import loaded, variances
+
+both = pytest.mark.parametrize("kind", [LocalGaussianNMF, FastMNMF])
 
 
 def _noise(key, *shape):
@@ -52,28 +55,38 @@ def _ratio(images, found):
     return 10 * np.log10((np.abs(truth) ** 2).sum((1, 2)) / (np.abs(truth - np.asarray(found)) ** 2).sum((1, 2)))
 
 
+def _covariances(model, points):
+    """R of all classes, (F, K, M, M), with its loading where it has one."""
+    if not isinstance(model, FastMNMF):
+        return unpack(loaded(points["spatial_covariance"], model.loading))
+    mixing = jnp.linalg.inv(complex_rows(points["demixing"]))
+    return jnp.einsum("fim,fkm,fjm->fkij", mixing, points["gains"].astype(mixing.dtype), mixing.conj())
+
+
 def _first_channel(mixture):
     return jnp.zeros((mixture.shape[0], mixture.shape[2]), mixture.dtype).at[:, 0].set(1)
 
 
-@pytest.mark.parametrize("has_noise", [True, False])
-def test_derivation_holds(has_noise):
+@pytest.mark.parametrize(("kind", "has_noise"), [(LocalGaussianNMF, True), (LocalGaussianNMF, False), (FastMNMF, True)])
+def test_derivation_holds(kind, has_noise):
     mixture = _random(jr.key(0)).at[1, 2].set(0)
     is_observed = jr.bernoulli(jr.key(1), 0.8, mixture.shape[:2]).at[:, 1].set(False)
-    model = LocalGaussianNMF.init(2, 2, has_noise=has_noise, loading=1e-2)
+    model = kind.init(2, 2, has_noise=has_noise, loading=1e-2)
     report = vbss.check_derivation(model, (mixture, is_observed), num_states=3, contract=False)
     assert report.passed, f"\n{report}"
     assert {check.block for check in report.blocks if check.difference is not None} == set(model.schedule)
     assert report.elbo_difference is not None and report.elbo_difference < 1e-12
 
 
-def test_contract_holds():
-    report = vbss.check_derivation(LocalGaussianNMF.init(2, 1, loading=1e-2), _random(jr.key(2)), num_states=1)
+@both
+def test_contract_holds(kind):
+    report = vbss.check_derivation(kind.init(2, 1, loading=1e-2), _random(jr.key(2)), num_states=1)
     assert report.passed, f"\n{report}"
 
 
-def test_updates_never_lower_the_density_and_end_without_slope():
-    model = LocalGaussianNMF.init(2, 2, loading=1e-2)
+@both
+def test_updates_never_lower_the_density_and_end_without_slope(kind):
+    model = kind.init(2, 2, loading=1e-2)
     algorithm = vbss.EM()
 
     def run(key):
@@ -95,7 +108,7 @@ def test_updates_never_lower_the_density_and_end_without_slope():
 
     def given_masks_of(key, mixture):
         masks = jax.nn.softmax(jr.normal(key, (*mixture.shape[:2], 2)), -1)
-        return given_masks(model, mixture, masks, key=key)
+        return model.given_masks(mixture, masks, key=key)
 
     def with_points(posterior, points):
         return eqx.tree_at(lambda p: p.points, posterior, points)
@@ -106,32 +119,34 @@ def test_updates_never_lower_the_density_and_end_without_slope():
     assert np.median(slopes) < 1e-2 and np.max(slopes) < 1
 
 
-def test_bound_is_the_density_of_normal_sums():
+@both
+def test_bound_is_the_density_of_normal_sums(kind):
     mixture, masks, _ = _scene()
-    model = LocalGaussianNMF.init(2, 2, loading=1e-2)
-    start = given_masks(model, mixture, masks, key=jr.key(0))
+    model = kind.init(2, 2, loading=1e-2)
+    start = model.given_masks(mixture, masks, key=jr.key(0))
     solution = vbss.fit(model, mixture, start=start, max_steps=0)
     # Of the sources two components each, then one of the noise.
     spectra, activations = start["spectra"], start["activations"]
     parts = (slice(0, 2), slice(2, 4), slice(4, 5))
     variance = jnp.stack([spectra[:, part] @ activations[part] for part in parts])
-    covariance = unpack(start["spatial_covariance"])
-    traces = jnp.trace(covariance, axis1=-2, axis2=-1)[..., None, None]
-    covariance = covariance + model.loading.astype(complex) * traces / 3 * jnp.eye(3, dtype=complex)[None, None]
-    total = jnp.einsum("kfn,fkij->fnij", variance.astype(complex), covariance)
+    total = jnp.einsum("kfn,fkij->fnij", variance.astype(complex), _covariances(model, start))
     with relaxed_promotion():
-        expected = ComplexMultivariateNormal(covariance_matrix=total).log_prob(mixture).sum()
-    np.testing.assert_allclose(solution.elbo[-1], expected, rtol=1e-12)
+        expected = ComplexMultivariateNormal(covariance_matrix=total).log_prob(mixture)
+    if kind is FastMNMF:  # whose bins, not sources, carry the loading: the mean of log p, given white noise
+        energy = jnp.einsum("fni,fni->fn", mixture.conj(), jnp.linalg.solve(total, mixture[..., None])[..., 0]).real
+        white = (jnp.abs(mixture) ** 2).mean(-1) * jnp.trace(jnp.linalg.inv(total), axis1=2, axis2=3).real
+        expected = expected + energy - (energy + model.loading * white) / (1 + model.loading)
+    np.testing.assert_allclose(solution.elbo[-1], expected.sum(), rtol=1e-12)
 
 
-def test_images_are_the_posterior_means():
+@both
+def test_images_are_the_posterior_means(kind):
     mixture, masks, _ = _scene()
-    model = LocalGaussianNMF.init(2, 3, has_noise=False)
-    solution = vbss.fit(model, mixture, start=given_masks(model, mixture, masks, key=jr.key(0)), max_steps=3)
+    model = kind.init(2, 3, has_noise=False)
+    solution = vbss.fit(model, mixture, start=model.given_masks(mixture, masks, key=jr.key(0)), max_steps=3)
     points = solution.posterior.points
     variance = variances(model, points["spectra"], points["activations"])
-    covariance = unpack(loaded(points["spatial_covariance"], model.loading))
-    own = jnp.einsum("kfn,fkij->kfnij", variance.astype(complex), covariance)
+    own = jnp.einsum("kfn,fkij->kfnij", variance.astype(complex), _covariances(model, points))
     expected = jnp.einsum("kfnij,fnj->kfni", own, jnp.linalg.solve(own.sum(0), mixture[..., None])[..., 0])
     images = model.images(solution.posterior, mixture)
     np.testing.assert_allclose(images, expected, atol=1e-9)
@@ -146,11 +161,12 @@ def test_images_are_the_posterior_means():
     np.testing.assert_allclose(first, images[..., 0], atol=1e-12)
 
 
-def test_variances_are_the_errors_of_sources_drawn_from_the_model():
-    model = LocalGaussianNMF.init(2, 2, loading=1e-2)
-    start = given_masks(model, *_scene()[:2], key=jr.key(0))
+@both
+def test_variances_are_the_errors_of_sources_drawn_from_the_model(kind):
+    model = kind.init(2, 2, loading=1e-2)
+    start = model.given_masks(*_scene()[:2], key=jr.key(0))
     variance = variances(model, start["spectra"], start["activations"])
-    root = jnp.linalg.cholesky(unpack(loaded(start["spatial_covariance"], model.loading)))
+    root = jnp.linalg.cholesky(_covariances(model, start))
     noise = _noise(jr.key(1), *variance.shape, 3)
     drawn = jnp.einsum("fkij,kfnj->kfni", root, noise) * jnp.sqrt(variance)[..., None].astype(complex)
     mixture = drawn.sum(0)
@@ -164,14 +180,17 @@ def test_variances_are_the_errors_of_sources_drawn_from_the_model():
     assert np.all(np.abs(ratio.mean((1, 2)) - 1) < 5 / np.sqrt(ratio[0].size))
 
 
-@pytest.mark.parametrize("dtype", [jnp.complex64, jnp.complex128])
-def test_sources_are_separated_beyond_what_masks_can(dtype):
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(LocalGaussianNMF, jnp.complex64), (LocalGaussianNMF, jnp.complex128), (FastMNMF, jnp.complex64)],
+)
+def test_sources_are_separated_beyond_what_masks_can(kind, dtype):
     mixture, masks, images = _scene()
     masked = _ratio(images, np.moveaxis(np.asarray(masks), -1, 0) * np.asarray(mixture)[..., 0])
     given, masks = mixture.astype(dtype), masks.astype(jnp.finfo(dtype).dtype)
-    model = LocalGaussianNMF.init(2, 3)
+    model = kind.init(2, 3)
     solution = vbss.fit(
-        model, given, vbss.EM(tolerance=0.0), start=given_masks(model, given, masks, key=jr.key(0)), max_steps=40
+        model, given, vbss.EM(tolerance=0.0), start=model.given_masks(given, masks, key=jr.key(0)), max_steps=40
     )
     assert solution.status is vbss.Status.max_steps
     assert np.diff(solution.elbo).min() > -1e-4 * masks[..., 0].size
@@ -179,12 +198,13 @@ def test_sources_are_separated_beyond_what_masks_can(dtype):
     assert (separated - masked).min() > 1
 
 
-def test_missing_and_silent_bins_are_integrated_out():
+@both
+def test_missing_and_silent_bins_are_integrated_out(kind):
     mixture, masks, _ = _scene()
-    model = LocalGaussianNMF.init(2, 2)
+    model = kind.init(2, 2)
     is_observed = jnp.ones(mixture.shape[:2], bool).at[:, 40:].set(False).at[3, :30].set(False)
     broken = jnp.where(is_observed[..., None], mixture, 1e100 * mixture[::-1])
-    start = given_masks(model, mixture, masks, is_observed, key=jr.key(0))
+    start = model.given_masks(mixture, masks, is_observed, key=jr.key(0))
     runs = [vbss.fit(model, (data, is_observed), start=start, max_steps=5) for data in (mixture, broken)]
     np.testing.assert_allclose(runs[0].elbo, runs[1].elbo, rtol=1e-12)
     silent = vbss.fit(model, jnp.where(is_observed[..., None], mixture, 0), start=start, max_steps=5)
@@ -195,22 +215,19 @@ def test_missing_and_silent_bins_are_integrated_out():
     short = {**start, "activations": start["activations"][:, :40]}
     alone = vbss.fit(model, (mixture[:, :40], is_observed[:, :40]), start=short, max_steps=5)
     np.testing.assert_allclose(alone.elbo, runs[0].elbo, rtol=1e-12)
-    np.testing.assert_allclose(
-        given_masks(model, broken, masks, is_observed, key=jr.key(0))["spatial_covariance"],
-        start["spatial_covariance"],
-        atol=1e-12,
-    )
+    of_broken = model.given_masks(broken, masks, is_observed, key=jr.key(0))
+    np.testing.assert_allclose(_covariances(model, of_broken), _covariances(model, start), atol=1e-12)
 
 
-@pytest.mark.parametrize("has_noise", [True, False])
-def test_float32_is_finite_with_silence_and_rank_one_bins(has_noise):
+@pytest.mark.parametrize(("kind", "has_noise"), [(LocalGaussianNMF, True), (LocalGaussianNMF, False), (FastMNMF, True)])
+def test_float32_is_finite_with_silence_and_rank_one_bins(kind, has_noise):
     mixture, masks, _ = _scene()
     mixture = mixture.at[0].set(mixture[0, :, :1])  # the microphones hear the same
     mixture = mixture.at[:, :4].set(0).at[2].set(0)
     mixture = mixture.at[:, 50:].multiply(1e-6).astype(jnp.complex64)
     masks = masks.at[4, :, 0].set(0).at[4, :, 1].set(1).astype(jnp.float32)  # a source without a bin
-    model = LocalGaussianNMF.init(2, 3, has_noise=has_noise)
-    start = given_masks(model, mixture, masks, key=jr.key(0))
+    model = kind.init(2, 3, has_noise=has_noise)
+    start = model.given_masks(mixture, masks, key=jr.key(0))
     solution = vbss.fit(model, mixture, vbss.EM(tolerance=0.0), start=start, max_steps=150)
     assert solution.elbo.dtype == np.float32 and np.isfinite(solution.elbo).all()
     assert np.diff(solution.elbo).min() > -1e-3 * masks[..., 0].size
@@ -219,10 +236,35 @@ def test_float32_is_finite_with_silence_and_rank_one_bins(has_noise):
         assert leaf.dtype == jnp.float32 and bool(jnp.isfinite(leaf).all())
 
 
+@both
+def test_a_few_frequencies_at_a_time_give_what_all_together_do(kind, monkeypatch):
+    mixture, masks, _ = _scene()
+    model = kind.init(2, 2)
+    start = model.given_masks(mixture, masks, key=jr.key(0))
+    expected = vbss.fit(model, mixture, start=start, max_steps=3)
+    monkeypatch.setattr(by_frequency, "_CPU_BINS", 5 * mixture.shape[1])  # of twelve, so that three are made up
+    jax.clear_caches()
+    found = vbss.fit(model, mixture, start=start, max_steps=3)
+    np.testing.assert_allclose(found.elbo, expected.elbo, rtol=1e-12)
+    images = (model.images(solution.posterior, mixture) for solution in (found, expected))
+    np.testing.assert_allclose(*images, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2])
+def test_two_covariances_are_made_diagonal_together(num_classes):
+    root = _noise(jr.key(0), 5, num_classes, 3, 3)
+    covariances = root @ root.conj().mT + 0.1 * jnp.eye(3, dtype=complex)[None, None]
+    demixing = complex_rows(joint_diagonalization(pack(covariances), jnp.ones((5, num_classes)), num_sweeps=200))
+    found = np.asarray(demixing[:, None] @ covariances @ demixing.conj().mT[:, None])
+    diagonal = np.einsum("fkmm->fkm", found).real
+    scale = np.sqrt(diagonal[..., :, None] * diagonal[..., None, :])
+    np.testing.assert_allclose(found / scale, np.broadcast_to(np.eye(3), found.shape), atol=1e-6)
+
+
 def test_level_shifts_the_bound_by_a_constant():
     mixture, masks, _ = _scene()
     model = LocalGaussianNMF.init(2, 2)
-    start = given_masks(model, mixture, masks, key=jr.key(0))
+    start = model.given_masks(mixture, masks, key=jr.key(0))
     louder = {**start, "spectra": start["spectra"] * 1e-6}
     runs = [vbss.fit(model, x, start=s, max_steps=5) for x, s in ((mixture, start), (mixture * 1e-3, louder))]
     np.testing.assert_allclose(np.diff(runs[0].elbo), np.diff(runs[1].elbo), rtol=1e-9)
@@ -234,15 +276,16 @@ def test_a_random_start_is_better_than_nothing():
     assert np.diff(solution.elbo).min() > 0
 
 
-def test_program_samples_what_it_says():
+@both
+def test_program_samples_what_it_says(kind):
     mixture, masks, _ = _scene()
-    model = LocalGaussianNMF.init(2, 2)
-    points = given_masks(model, mixture, masks, key=jr.key(0))
+    model = kind.init(2, 2)
+    points = model.given_masks(mixture, masks, key=jr.key(0))
     repeated = {name: jnp.broadcast_to(value, (400, *value.shape)) for name, value in points.items()}
     with relaxed_promotion():
         drawn = Predictive(handlers.uncondition(model), posterior_samples=repeated)(jr.key(1), mixture)["mixture"]
     variance = variances(model, points["spectra"], points["activations"])
-    trace = jnp.einsum("fkmm->kf", unpack(loaded(points["spatial_covariance"], model.loading))).real
+    trace = jnp.einsum("fkmm->kf", _covariances(model, points)).real
     expected = (variance * trace[..., None]).sum((0, 2))
     ratio = (jnp.abs(drawn) ** 2).sum((2, 3)).mean(0) / expected
     np.testing.assert_allclose(ratio, np.ones_like(ratio), atol=0.1)

@@ -10,7 +10,7 @@ import pytest
 import vbss
 from vbss.audio import apply_masks, multichannel_wiener
 from vbss.errors import InputError
-from vbss.models import CACGMM, LDACGMM
+from vbss.models import CACGMM, LDACGMM, FastMNMF, LocalGaussianNMF
 from vbss.pipeline import Analysis
 
 
@@ -37,6 +37,7 @@ def unchecked():
         (lambda: vbss.SumModel(max_steps=0), "max_steps"),
         (lambda: vbss.SumModel(loading=-1.0), "loading must be a positive number, got -1.0"),
         (lambda: vbss.SumModel(loading=float("nan")), "loading"),
+        (lambda: vbss.SumModel(model=LDACGMM), "model must be a class, that of a vbss.models.LocalGaussianNMF"),
         (lambda: vbss.SumModel(algorithm="em"), "algorithm must be a vbss.EM, got 'em'"),
     ],
 )
@@ -53,6 +54,8 @@ def test_named_pipelines():
     assert settings.pipeline.mixture_model is LDACGMM
     assert vbss.Settings(model="cgmm").pipeline == vbss.Pipeline(output=vbss.Wiener())
     assert vbss.Settings(model="cacgmm").pipeline == vbss.Pipeline(CACGMM, vbss.Wiener())
+    fast = vbss.Settings(model="cacgmm+fastmnmf", num_components=3).pipeline
+    assert fast == vbss.Pipeline(CACGMM, vbss.SumModel(num_components=3, model=FastMNMF))
     assert vbss.Settings().of_array(True).model == "cgmm+nmf"
     assert vbss.Settings().of_array(False).pipeline == vbss.Pipeline(CACGMM, vbss.Settings().pipeline.output)
     with pytest.raises(InputError, match="microphone_positions must be given for 'cgmm'"):
@@ -86,10 +89,12 @@ def test_filters_of_masks_are_those_of_the_front_end(analysis):
             np.testing.assert_allclose(sounds.spectrograms[:, place], spectrograms, atol=1e-12)
 
 
-@pytest.mark.parametrize("level", [1.0, 1e-12])
-def test_the_sum_model_gives_the_images_at_the_wanted_microphones(analysis, level):
+@pytest.mark.parametrize(("model", "level"), [(LocalGaussianNMF, 1.0), (LocalGaussianNMF, 1e-12), (FastMNMF, 1.0)])
+def test_the_sum_model_gives_the_images_at_the_wanted_microphones(analysis, model, level):
     analysis, masks, images = analysis
-    sounds = vbss.SumModel(2, 30)(analysis._replace(mixture=level * analysis.mixture), masks, key=jax.random.key(0))
+    sounds = vbss.SumModel(2, 30, model)(
+        analysis._replace(mixture=level * analysis.mixture), masks, key=jax.random.key(0)
+    )
     assert sounds.solution is not None and sounds.solution.num_steps == 30
     truth = np.moveaxis(np.asarray(images)[..., analysis.microphones], -1, 1)
     error = np.abs(np.asarray(sounds.spectrograms) / level - truth)

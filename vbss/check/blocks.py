@@ -72,7 +72,7 @@ def _examine(
     model, posterior = updated
 
     after = expectation.elbo(model, posterior, data, observations)
-    if block not in posterior.factors and not isinstance(_kind(model, posterior, block), ReadKind):
+    if block not in posterior.factors and not _is_exact(_kind(model, posterior, block)):
         return model, posterior, after, difference, None
 
     def bound(coordinates: Any) -> Array:
@@ -84,6 +84,10 @@ def _examine(
 
 def _kind(model: Model, posterior: Posterior, block: str) -> Kind:
     return posterior.kind_of(block)[0] if block in posterior.points else model.parameter_kinds()[block]
+
+
+def _is_exact(kind: Kind) -> bool:
+    return isinstance(kind, ReadKind) and kind.is_exact
 
 
 def _coordinates(model: Model, posterior: Posterior, block: str) -> Any:

@@ -169,8 +169,9 @@ def add_settings(parser: Parser) -> None:
 
     group.add_argument(
         "--model",
-        help="cgmm+nmf (default with --array) or cgmm: faster, one filter for the whole recording; cacgmm+nmf (default "
-        "without --array) or cacgmm, for any array",
+        help="cgmm+nmf (default with --array), cgmm+fastmnmf (twice as fast, for recordings with little noise) or cgmm "
+        "(fastest, one filter for the whole recording); cacgmm+nmf (default without --array), cacgmm+fastmnmf or "
+        "cacgmm, for any array",
     )
     add("--algorithm", default="em", help="em, or em-derived: the same updates, derived from the model's program")
     add("--precision", default="float32", help="float32 or float64")

@@ -121,7 +121,7 @@ def _method(result: "Localization | LongSeparation") -> dict[str, Any]:
     """How the result came about, and what is to be doubted."""
     settings = result.settings
     shown = {"model", "algorithm", "precision"}
-    if settings.model not in ("cgmm+nmf", "cacgmm+nmf"):  # which alone have them
+    if settings.sum_model is None:  # which alone has them
         shown |= {"num_components", "max_sum_steps"}
     return {
         "schema_version": 4,

@@ -247,8 +247,8 @@ def _fingerprint(data: tuple) -> str:
 
 
 def _real_dtype(data: tuple) -> jnp.dtype:
-    leaves = [leaf for leaf in jax.tree.leaves(data) if eqx.is_inexact_array(leaf)]
-    return jnp.finfo(jnp.result_type(*leaves)).dtype if leaves else jnp.zeros(()).dtype
+    types = [jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(data) if eqx.is_inexact_array(leaf)]
+    return jnp.result_type(*types) if types else jnp.zeros(()).dtype
 
 
 @compiled

@@ -4,6 +4,7 @@ from vbss.models.bayesian_mixture import BayesianGaussianMixture as BayesianGaus
 from vbss.models.cacgmm import CACGMM as CACGMM
 from vbss.models.cgmm import LDACGMM as LDACGMM
 from vbss.models.factor_analysis import FactorAnalysis as FactorAnalysis
+from vbss.models.fast_mnmf import FastMNMF as FastMNMF
 from vbss.models.gmm import GaussianMixture as GaussianMixture
 from vbss.models.hidden_markov import HiddenMarkovModel as HiddenMarkovModel
 from vbss.models.inverse_wishart_mixture import InverseWishartMixture as InverseWishartMixture

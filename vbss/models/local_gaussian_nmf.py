@@ -1,6 +1,8 @@
 """The local Gaussian model with low-rank spectra: sources of full-rank spatial covariance that add up in every bin."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,7 +18,7 @@ from vbss.hermitian import inverse_and_log_determinant, pack_outer, packed_ident
 from vbss.models import local_gaussian_nmf_closed_forms, local_gaussian_nmf_start
 from vbss.models.bins import check_mixture, heard
 from vbss.models.by_frequency import mapped
-from vbss.models.local_gaussian_nmf_closed_forms import Rows, rows, weighed
+from vbss.models.local_gaussian_nmf_closed_forms import rows, weighed
 from vbss.models.local_gaussian_nmf_layout import loaded, variances
 from vbss.posteriors import Posterior
 from vbss.program import Model, point
@@ -30,7 +32,7 @@ class LocalGaussianNMF(Model):
     is one class more, after the sources, with one component and so the same colour all the time.
 
     Likelihoods have many maxima: start from the masks of a mixture model (`vbss.models.LDACGMM`) by
-    `vbss.models.local_gaussian_nmf_start.given_masks`. Source: Ozerov and Fevotte, "Multichannel nonnegative matrix
+    `given_masks`. Source: Ozerov and Fevotte, "Multichannel nonnegative matrix
     factorization in convolutive mixtures for audio source separation" (2010); Duong, Vincent and Gribonval,
     "Under-determined reverberant audio source separation using a full-rank spatial covariance model" (2010); Sawada,
     Kameoka, Araki and Ueda, "Multichannel extensions of non-negative matrix factorization with complex-valued data"
@@ -106,11 +108,22 @@ class LocalGaussianNMF(Model):
     def start(
         self, key: Array, mixture: Complex[Array, "f n m"], is_observed: Bool[Array, "f n"] | None = None
     ) -> Mapping[str, Array]:
-        """From random masks, which say nothing of the sources: `local_gaussian_nmf_start.given_masks` knows better."""
+        """From random masks, which say nothing of the sources: `given_masks` knows better."""
         key_masks, key_start = jax.random.split(key)
         shape = (*mixture.shape[:2], self.num_sources)
         masks = jax.nn.softmax(jax.random.normal(key_masks, shape, mixture.real.dtype), -1)
-        return local_gaussian_nmf_start.given_masks(self, mixture, masks, is_observed, key=key_start)
+        return self.given_masks(mixture, masks, is_observed, key=key_start)
+
+    def given_masks(
+        self,
+        mixture: Complex[Array, "f n m"],
+        masks: Float[Array, "f n k"],
+        is_observed: Bool[Array, "f n"] | None = None,
+        *,
+        key: Array,
+    ) -> dict[str, Array]:
+        """A start from masks, each source's probability (`vbss.models.local_gaussian_nmf_start.given_masks`)."""
+        return local_gaussian_nmf_start.given_masks(self, mixture, masks, is_observed, key=key)
 
     def closed_forms(self) -> Mapping[str, Callable]:
         return local_gaussian_nmf_closed_forms.CLOSED_FORMS
@@ -132,22 +145,8 @@ class LocalGaussianNMF(Model):
             channel: weights of the microphones at each frequency, whose combination is wanted: a row of the identity,
                 or of the inverse of a whitening. By default all microphones.
         """
-        activations, size = posterior.points["activations"], mixture.shape[-1]
-
-        def of(inputs: tuple[Rows, Array | None]) -> Array:
-            found = weighed(self, inputs[0], activations)
-            filtered = jax.lax.complex(found.filtered[:, :size], found.filtered[:, size:])
-            covariance = unpack(found.covariance[:, : self.num_sources])
-            gain = jnp.swapaxes(found.variance[: self.num_sources] * jnp.sqrt(found.level)[None], 0, 1)
-            if inputs[1] is None:
-                means = jnp.einsum("fkij,fjn->fkni", covariance, filtered, precision="highest")
-                return gain[..., None].astype(means.dtype) * means
-            weights = jnp.einsum("fi,fkij->fkj", inputs[1], covariance, precision="highest")
-            means = jnp.einsum("fkj,fjn->fkn", weights, filtered, precision="highest")
-            return gain.astype(means.dtype) * means
-
-        means = mapped(of, (rows(posterior, (mixture, is_observed)), channel), mixture.shape[1])
-        return jnp.swapaxes(means, 0, 1)
+        rows, of = self._rows(posterior, (mixture, is_observed)), partial(self._means, posterior.points["activations"])
+        return jnp.swapaxes(mapped(lambda inputs: of(*inputs), (rows, channel), mixture.shape[1]), 0, 1)
 
     @eqx.filter_jit
     def image_variances(
@@ -164,21 +163,36 @@ class LocalGaussianNMF(Model):
         Args:
             posterior, mixture, channel, is_observed: as for `images`.
         """
-        activations = posterior.points["activations"]
-
-        def of(inputs: tuple[Rows, Array]) -> Array:
-            found = weighed(self, inputs[0], activations)
-            covariance = unpack(found.covariance[:, : self.num_sources])
-            weights = jnp.einsum("fi,fkij->fkj", inputs[1], covariance, precision="highest")
-            prior = jnp.einsum("fkj,fj->fk", weights, inputs[1].conj(), precision="highest").real[..., None]
-            explained = jnp.einsum("fkp,fpn->fkn", pack_outer(weights.conj()), found.inverse, precision="highest")
-            variance = jnp.swapaxes(found.variance[: self.num_sources], 0, 1)
-            return found.level[:, None] * variance * jnp.maximum(prior - variance * explained, 0)
-
-        remaining = mapped(of, (rows(posterior, (mixture, is_observed)), channel), mixture.shape[1])
-        remaining = jnp.swapaxes(remaining, 0, 1)
+        rows, of = self._rows(posterior, (mixture, is_observed)), partial(self._errors, posterior.points["activations"])
+        remaining = jnp.swapaxes(mapped(lambda inputs: of(*inputs), (rows, channel), mixture.shape[1]), 0, 1)
         is_silent = ~heard(mixture) if is_observed is None else ~heard(mixture) & is_observed
         return jnp.where(is_silent[None], 0, remaining)
+
+    def _rows(self, posterior: Posterior, data: tuple) -> Any:
+        return rows(posterior, data)
+
+    def _means(self, activations: Array, rows: Any, channel: Array | None) -> Array:
+        """`images` of a few frequencies, (F, K, N) or (F, K, N, M)."""
+        found = weighed(self, rows, activations)
+        filtered = jax.lax.complex(*jnp.split(found.filtered, 2, 1))
+        covariance = unpack(found.covariance[:, : self.num_sources])
+        gain = jnp.swapaxes(found.variance[: self.num_sources] * jnp.sqrt(found.level)[None], 0, 1)
+        if channel is None:
+            means = jnp.einsum("fkij,fjn->fkni", covariance, filtered, precision="highest")
+            return gain[..., None].astype(means.dtype) * means
+        weights = jnp.einsum("fi,fkij->fkj", channel, covariance, precision="highest")
+        means = jnp.einsum("fkj,fjn->fkn", weights, filtered, precision="highest")
+        return gain.astype(means.dtype) * means
+
+    def _errors(self, activations: Array, rows: Any, channel: Array) -> Array:
+        """`image_variances` of a few frequencies, (F, K, N), as if no bin were silent."""
+        found = weighed(self, rows, activations)
+        covariance = unpack(found.covariance[:, : self.num_sources])
+        weights = jnp.einsum("fi,fkij->fkj", channel, covariance, precision="highest")
+        prior = jnp.einsum("fkj,fj->fk", weights, channel.conj(), precision="highest").real[..., None]
+        explained = jnp.einsum("fkp,fpn->fkn", pack_outer(weights.conj()), found.inverse, precision="highest")
+        variance = jnp.swapaxes(found.variance[: self.num_sources], 0, 1)
+        return found.level[:, None] * variance * jnp.maximum(prior - variance * explained, 0)
 
     def validate(self, mixture: Array, is_observed: Array | None = None) -> None:
         check_mixture(mixture, is_observed)

@@ -7,31 +7,29 @@ frames are the last axis. Bins that do not count have neither fit nor cost. A fe
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
-from math import log, pi, sqrt
+from functools import reduce
+from math import log, pi
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vbss.additive import improved_matrices, improved_scalars
+from vbss.additive import improved_matrices
 from vbss.expectation import Observations
 from vbss.hermitian import inverse_entries
-from vbss.models.bins import heard
+from vbss.models.bin_parts import matrix_product, mean_powers, real_parts, scatter_entries
+from vbss.models.bins import einsum, heard
 from vbss.models.by_frequency import mapped, summed
-from vbss.models.local_gaussian_nmf_layout import groups, loaded, variances
+from vbss.models.local_gaussian_nmf_layout import loaded, variances
+from vbss.models.nmf_closed_forms import updates_of_variances
 from vbss.posteriors import Posterior
-
-_einsum = partial(jnp.einsum, precision="highest")  # a GPU's default mantissa does not survive the inversions
 
 
 class Rows(NamedTuple):
     """What there is of each frequency: the data, and the unknowns but for the activations, which all share.
 
     Attributes:
-        parts: M real, then M imaginary parts of x, 0 in bins that do not count; each an array by itself, as loops over
-            arrays of one shape are the fastest.
+        parts: of x (`vbss.models.bin_parts`).
         is_heard: which bins count.
         covariance: packed R.
         spectra: T.
@@ -45,10 +43,8 @@ class Rows(NamedTuple):
 
 def rows(posterior: Posterior, data: tuple) -> Rows:
     """Of data and posterior."""
-    points, mixture, is_heard = posterior.points, data[0], heard(*data)
-    both = [array[..., m] for array in (mixture.real, mixture.imag) for m in range(mixture.shape[-1])]
-    parts = [jnp.where(is_heard, part, 0) for part in both]
-    return Rows(parts, is_heard, points["spatial_covariance"], points["spectra"])
+    points, is_heard = posterior.points, heard(*data)
+    return Rows(real_parts(data[0], is_heard), is_heard, points["spatial_covariance"], points["spectra"])
 
 
 class Weighed(NamedTuple):
@@ -89,52 +85,24 @@ class Weighed(NamedTuple):
 def weighed(model: Any, rows: Rows, activations: Float[Array, "c n"]) -> Weighed:
     """The one pass over the bins that every update and the bound begin with."""
     parts, is_heard = rows.parts, rows.is_heard
-    level = jnp.where(is_heard, reduce(jnp.add, (part * part for part in parts)) / (len(parts) // 2), 1)
+    level = mean_powers(parts, is_heard)
     covariance = loaded(rows.covariance, model.loading)
     variance = variances(model, rows.spectra, activations) / level[None]
-    total = _einsum("fkp,kfn->fpn", covariance, variance)
+    total = einsum("fkp,kfn->fpn", covariance, variance)
     inverse, log_determinant = inverse_entries([total[:, p] for p in range(total.shape[1])])
     inverse = [jnp.where(is_heard, entry, 0) for entry in inverse]
     # A division, as the compiler keeps what it gives but computes a product again wherever it is used.
     root = jnp.sqrt(level)
-    filtered = [entry / root for entry in _product(inverse, parts)]
+    filtered = [entry / root for entry in matrix_product(inverse, parts)]
     misfit = reduce(jnp.add, (a * b for a, b in zip(parts, filtered, strict=True))) / root
     return Weighed(level, covariance, variance, inverse, log_determinant, filtered, misfit)
 
 
-def _pairs(size: int) -> list[tuple[int, int]]:
-    """Rows and columns of the packed entries above the diagonal."""
-    rows, columns = np.triu_indices(size, 1)
-    return list(zip(rows.tolist(), columns.tolist(), strict=True))
-
-
-def _product(packed: list[Float[Array, "f n"]], vector: list[Float[Array, "f n"]]) -> list[Float[Array, "f n"]]:
-    """A x, entry by entry, in real and imaginary parts."""
-    size, pairs = len(vector) // 2, _pairs(len(vector) // 2)
-    real, imaginary = vector[:size], vector[size:]
-    out_real = [packed[m] * real[m] for m in range(size)]
-    out_imaginary = [packed[m] * imaginary[m] for m in range(size)]
-    for number, (i, j) in enumerate(pairs, size):
-        a, b = packed[number] * sqrt(0.5), packed[number + len(pairs)] * sqrt(0.5)
-        out_real[i] = out_real[i] + a * real[j] - b * imaginary[j]
-        out_imaginary[i] = out_imaginary[i] + a * imaginary[j] + b * real[j]
-        out_real[j] = out_real[j] + a * real[i] + b * imaginary[i]
-        out_imaginary[j] = out_imaginary[j] + a * imaginary[i] - b * real[i]
-    return out_real + out_imaginary
-
-
-def _scatter(vector: list[Float[Array, "f n"]]) -> list[Float[Array, "f n"]]:
-    """The entries of pack(y y^H)."""
-    size, pairs = len(vector) // 2, _pairs(len(vector) // 2)
-    real, imaginary = vector[:size], vector[size:]
-    diagonal = [a * a + b * b for a, b in zip(real, imaginary, strict=True)]
-    upper_real = [sqrt(2) * (real[i] * real[j] + imaginary[i] * imaginary[j]) for i, j in pairs]
-    upper_imaginary = [sqrt(2) * (imaginary[i] * real[j] - real[i] * imaginary[j]) for i, j in pairs]
-    return diagonal + upper_real + upper_imaginary
-
-
-def _of_variances(found: Weighed) -> tuple[list[Float[Array, "f n"]], list[Float[Array, "f n"]]]:
+def _of_variances(
+    model: Any, rows: Rows, activations: Float[Array, "c n"]
+) -> tuple[list[Float[Array, "f n"]], list[Float[Array, "f n"]]]:
     """Fit y^H R y and cost tr(S^-1 R) of v, class by class."""
+    found = weighed(model, rows, activations)
 
     def traces(entries: list[Array]) -> list[Array]:
         # Sums of products, which the compiler makes one loop of; it would store the entries for a matrix product.
@@ -143,37 +111,7 @@ def _of_variances(found: Weighed) -> tuple[list[Float[Array, "f n"]], list[Float
             for k in range(found.covariance.shape[1])
         ]
 
-    return traces(_scatter(found.filtered_entries)), traces(found.inverse_entries)
-
-
-def spectra(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
-    """T <- T (sum_n y^H R y V / sum_n tr(S^-1 R) V)^(1/2)."""
-    activations = posterior.points["activations"]
-
-    def improved(rows: Rows) -> Array:
-        of_classes = [v for _, _, group in groups(model, rows.spectra, activations) for v in group]
-        fit, cost = (
-            jnp.concatenate([_einsum("fn,bn->fb", p, v) for p, v in zip(part, of_classes, strict=True)], 1)
-            for part in _of_variances(weighed(model, rows, activations))
-        )
-        return improved_scalars(rows.spectra, fit, cost)
-
-    return mapped(improved, rows(posterior, data), activations.shape[1])
-
-
-def activations(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
-    """V <- V (sum_f y^H R y T / sum_f tr(S^-1 R) T)^(1/2)."""
-    activations = posterior.points["activations"]
-
-    def of(rows: Rows) -> tuple[Array, ...]:
-        of_classes = [t for _, group, _ in groups(model, rows.spectra, activations) for t in jnp.moveaxis(group, 1, 0)]
-        return tuple(
-            jnp.concatenate([_einsum("fn,fb->bn", p, t) for p, t in zip(part, of_classes, strict=True)])
-            for part in _of_variances(weighed(model, rows, activations))
-        )
-
-    fit, cost = summed(of, rows(posterior, data), activations.shape[1])
-    return improved_scalars(activations, fit, cost)
+    return traces(scatter_entries(found.filtered_entries)), traces(found.inverse_entries)
 
 
 def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
@@ -185,9 +123,9 @@ def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observatio
         variance = jnp.swapaxes(found.variance, 0, 1)  # products one frequency at a time need no transposed copy
 
         def sums(entries: list[Array]) -> Array:
-            return jnp.stack([_einsum("fn,fkn->fk", entry, variance) for entry in entries], 2)
+            return jnp.stack([einsum("fn,fkn->fk", entry, variance) for entry in entries], 2)
 
-        return sums(_scatter(found.filtered_entries)), sums(found.inverse_entries)
+        return sums(scatter_entries(found.filtered_entries)), sums(found.inverse_entries)
 
     fit, cost = mapped(of, rows(posterior, data), activations.shape[1])
     covariance = posterior.points["spatial_covariance"]
@@ -208,7 +146,6 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
 
 CLOSED_FORMS: Mapping[str, Callable] = {
     "spatial_covariance": spatial_covariance,
-    "spectra": spectra,
-    "activations": activations,
     "elbo": elbo,
+    **updates_of_variances(rows, _of_variances),
 }
