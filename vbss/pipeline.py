@@ -148,11 +148,13 @@ class Pipeline:
         output: what makes sounds of the masks.
         start_window: s; the directions to start from are found in a window of that length where the recording's own is
             longer (not by `vbss.models.CACGMM`); None starts as the model does by itself.
+        has_noise: whether the mixture model has a class of noise beside the sources; `SumModel.has_noise` is another.
     """
 
     mixture_model: Any = LDACGMM
     output: Output = SumModel()
     start_window: float | None = 0.064
+    has_noise: bool = False
 
     def __post_init__(self):
         if not isinstance(self.mixture_model, type) or not issubclass(self.mixture_model, LDACGMM | CACGMM):

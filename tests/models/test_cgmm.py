@@ -13,7 +13,7 @@ import vbss
 from vbss.audio import azimuth_grid, steering_vectors
 from vbss.context import relaxed_promotion
 from vbss.models import LDACGMM
-from vbss.models.cgmm_start import direction_groups, given_masks, template_peaks
+from vbss.models.cgmm_start import direction_groups, given_masks
 
 NUM_DIRECTIONS = 24
 TRUE_DIRECTIONS = (3, 14)
@@ -131,7 +131,7 @@ def test_result_does_not_depend_on_the_level(scene):
 def test_scaling_single_bins_shifts_the_bound_by_a_constant(scene):
     model, mixture, _ = scene
     scale = jnp.exp(jr.normal(jr.key(5), (*mixture.shape[:2], 1)))
-    start = template_peaks(model, mixture)
+    start = model.start(jr.key(0), mixture)
     runs = [
         vbss.fit(model, x, vbss.EM(tolerance=0.0), start={**start, "power": start["power"] * level}, max_steps=4)
         for x, level in ((mixture, 1.0), (mixture * scale.astype(complex), jnp.swapaxes(scale, 1, 2) ** 2))
@@ -165,7 +165,7 @@ def test_float32_is_finite_with_silence_and_rank_one_bins(array, noise, updates)
 def test_starts_agree_on_an_easy_scene(scene):
     model, mixture, energy = scene
     masks = jax.nn.one_hot(energy.argmax(-1), 2) * 0.8 + 0.1
-    starts = {"peaks": template_peaks(model, mixture), "masks": given_masks(model, mixture, masks)}
+    starts = {"peaks": model.start(jr.key(0), mixture), "masks": given_masks(model, mixture, masks)}
     for name, start in starts.items():
         solution = vbss.fit(model, mixture, start=start, max_steps=10)
         found = np.asarray(solution.posterior["direction"].probs).argmax(-1)

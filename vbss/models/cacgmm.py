@@ -15,6 +15,7 @@ from vbss.hermitian import packed_identity
 from vbss.kinds import Simplex, Variance
 from vbss.models import cacgmm_closed_forms, cacgmm_start
 from vbss.models.bins import check_mixture, heard
+from vbss.models.noise_class import of_classes, with_noise
 from vbss.program import Model, indicator, point, statistics
 
 
@@ -38,26 +39,31 @@ class CACGMM(Model):
         prior_weight: w > 0, how firmly B is held to a multiple of the identity: by 2 M + w frames.
         loading: relative white noise that every bin is taken to carry; see `vbss.ComplexNormal`.
         num_sources: K.
+        has_noise: whether there is a class of noise beside the sources, the last one (`vbss.models.noise_class`).
 
     The program takes `mixture`, complex (F, T, M), and optionally `is_observed`, boolean (F, T): other bins are
     integrated out, whatever finite values they hold, as are silent ones, which have no direction. Sites: `source` (z;
-    F, T plates), `spatial_covariance` (B, kept at its MAP; F, K plates), `mixture`. Points: `power` (lambda,
-    (F, K, T)), `log_mixing_weights` (log pi, (T, K)).
+    F, T plates, C states: the sources, and the noise if there is any), `spatial_covariance` (B, kept at its MAP; F, K
+    plates), `mixture`. Points: `power` (lambda, (F, C, T)), `log_mixing_weights` (log pi, (T, C)).
     """
 
     prior_weight: Float[Array, ""]
     loading: Float[Array, ""]
     num_sources: int = eqx.field(static=True)
+    has_noise: bool = eqx.field(static=True, default=False)
 
     at_mode = ("spatial_covariance",)
     schedule = ("log_mixing_weights", "spatial_covariance", "power", "source")
 
     @classmethod
-    def init(cls, num_sources: int, *, prior_weight: float = 5.0, loading: float = 1e-3) -> "CACGMM":
+    def init(
+        cls, num_sources: int, *, has_noise: bool = False, prior_weight: float = 5.0, loading: float = 1e-3
+    ) -> "CACGMM":
         """A model for any array and recording.
 
         Args:
-            num_sources: number of classes K, at least 1.
+            num_sources: K, at least 1.
+            has_noise: whether there is a class of noise beside the sources.
             prior_weight: w.
             loading: relative white noise that every bin is taken to carry. In float32, 1e-3 is safe for any recording
                 and 1e-4 for one whitened by `vbss.audio.sphering`.
@@ -70,7 +76,12 @@ class CACGMM(Model):
             raise InputError(f"loading must not be negative, got {loading!r}")
         weight = positive("prior_weight", prior_weight)
         # In single precision, so that the data's decides that of all else.
-        return cls(jnp.asarray(weight, jnp.float32), jnp.asarray(loading, jnp.float32), num_sources)
+        return cls(jnp.asarray(weight, jnp.float32), jnp.asarray(loading, jnp.float32), num_sources, has_noise)
+
+    @property
+    def num_classes(self) -> int:
+        """C: the sources, and the noise if there is any."""
+        return self.num_sources + self.has_noise
 
     def prior(self, num_microphones: int, dtype: jnp.dtype) -> ComplexInverseWishart:
         """Of B at every frequency and of every class."""
@@ -82,9 +93,9 @@ class CACGMM(Model):
         num_frequencies, num_frames, size = mixture.shape
         dtype = mixture.real.dtype
 
-        uniform = jnp.full((num_frames, self.num_sources), -jnp.log(self.num_sources), dtype)
+        uniform = jnp.full((num_frames, self.num_classes), -jnp.log(self.num_classes), dtype)
         log_mixing_weights = point("log_mixing_weights", uniform, Simplex())
-        ones = jnp.ones((num_frequencies, self.num_sources, num_frames), dtype)
+        ones = jnp.ones((num_frequencies, self.num_classes, num_frames), dtype)
         power = point("power", ones, Variance(), given="source")
         is_heard = heard(mixture, is_observed)
         frequencies = numpyro.plate("frequencies", num_frequencies, dim=-2)
@@ -93,6 +104,7 @@ class CACGMM(Model):
             covariance = statistics("spatial_covariance", self.prior(size, dtype))
         with frequencies, numpyro.plate("frames", num_frames, dim=-1):
             source = indicator("source", log_mixing_weights, axis=-2)
+            covariance = of_classes(self, covariance)
             density = ComplexNormal(
                 precision=("fkp", covariance["precision"]),
                 log_determinant=("fk", covariance["log_determinant"]),
@@ -107,7 +119,16 @@ class CACGMM(Model):
         self, key: Array, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None
     ) -> Mapping[str, Array]:
         """When each source is active (`vbss.models.cacgmm_start.common_activity`), from random masks."""
-        return cacgmm_start.common_activity(self, mixture, is_observed, key=key)
+        return with_noise(self, cacgmm_start.common_activity(self, mixture, is_observed, key=key), mixture)
+
+    def given_covariances(
+        self,
+        mixture: Complex[Array, "f t m"],
+        covariance: Float[Array, "f k p"],
+        is_observed: Bool[Array, "f t"] | None = None,
+    ) -> dict[str, Array]:
+        """A start from spatial covariances (`vbss.models.cacgmm_start.given_covariances`)."""
+        return with_noise(self, cacgmm_start.given_covariances(self, mixture, covariance, is_observed), mixture)
 
     def closed_forms(self) -> Mapping[str, Callable]:
         return cacgmm_closed_forms.CLOSED_FORMS

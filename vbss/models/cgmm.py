@@ -20,6 +20,7 @@ from vbss.hermitian import pack_outer, packed_identity
 from vbss.kinds import Simplex, Variance
 from vbss.models import cgmm_closed_forms, cgmm_start
 from vbss.models.bins import check_bins
+from vbss.models.noise_class import gates, of_classes, with_noise
 from vbss.program import Model, indicator, point, statistics
 
 
@@ -36,17 +37,20 @@ class LDACGMM(Model):
         degrees_of_freedom: nu > M, the prior's weight in frames.
         loading: relative white noise that every bin is taken to carry, shape (F,); see `vbss.ComplexNormal`.
         num_sources: K.
+        has_noise: whether there is a class of noise beside the sources, the last one (`vbss.models.noise_class`).
 
     The program takes `mixture`, complex (F, T, M), and optionally `is_observed`, boolean (F, T): bins that were not
     observed (pauses, clipped or lost sound) are integrated out, whatever finite values they hold. Sites: `source` (z;
-    F, T plates), `direction` (w; K plate), `spatial_covariance` (H, kept at its MAP; F, D plates), `mixture`. Points:
-    `power` (lambda, (F, K, T)), `log_mixing_weights` (log pi, (T, K)), `log_direction_weights` (log phi, (D,)).
+    F, T plates, C states: the sources, and the noise if there is any), `direction` (w; K plate), `spatial_covariance`
+    (H, kept at its MAP; F, D plates), `mixture`. Points: `power` (lambda, (F, C, T)), `log_mixing_weights` (log pi,
+    (T, C)), `log_direction_weights` (log phi, (D,)).
     """
 
     templates: Float[Array, "f d p"]
     degrees_of_freedom: Float[Array, ""]
     loading: Float[Array, " f"]
     num_sources: int = eqx.field(static=True)
+    has_noise: bool = eqx.field(static=True, default=False)
 
     # Directions first: they follow from the start's masks. Then one pass over the data serves `direction`,
     # `spatial_covariance` and the bound, and one `power` and `source`.
@@ -59,6 +63,7 @@ class LDACGMM(Model):
         steering_vectors: Complex[Array, "f d m"],
         num_sources: int,
         *,
+        has_noise: bool = False,
         degrees_of_freedom: float | None = None,
         diffuseness: float = 1e-2,
         loading: float = 1e-3,
@@ -67,7 +72,8 @@ class LDACGMM(Model):
 
         Args:
             steering_vectors: b_fd, one for each frequency and candidate direction, complex (F, D, M).
-            num_sources: number of classes K, at least 1 and at most D.
+            num_sources: K, at least 1 and at most D.
+            has_noise: whether there is a class of noise beside the sources.
             degrees_of_freedom: nu; M + 5 by default (section 4.2).
             diffuseness: epsilon of G = b b^H + epsilon I (equation 6).
             loading: relative white noise that every bin is taken to carry. In float32, 1e-3 is safe for any recording
@@ -96,7 +102,13 @@ class LDACGMM(Model):
             degrees_of_freedom=jnp.asarray(nu, packed.dtype),
             loading=jnp.full(num_frequencies, loading, packed.dtype),
             num_sources=num_sources,
+            has_noise=has_noise,
         )
+
+    @property
+    def num_classes(self) -> int:
+        """C: the sources, and the noise if there is any."""
+        return self.num_sources + self.has_noise
 
     def __call__(self, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None) -> None:
         num_frequencies, num_directions, _ = self.templates.shape
@@ -104,10 +116,10 @@ class LDACGMM(Model):
         nu, dtype = self.degrees_of_freedom, self.templates.dtype
 
         uniform_directions = jnp.full(num_directions, -jnp.log(num_directions), dtype)
-        uniform_sources = jnp.full((num_frames, self.num_sources), -jnp.log(self.num_sources), dtype)
+        uniform_classes = jnp.full((num_frames, self.num_classes), -jnp.log(self.num_classes), dtype)
         log_direction_weights = point("log_direction_weights", uniform_directions, Simplex())
-        log_mixing_weights = point("log_mixing_weights", uniform_sources, Simplex())
-        ones = jnp.ones((num_frequencies, self.num_sources, num_frames), dtype)
+        log_mixing_weights = point("log_mixing_weights", uniform_classes, Simplex())
+        ones = jnp.ones((num_frequencies, self.num_classes, num_frames), dtype)
         power = point("power", ones, Variance(), given="source")
         frequencies = numpyro.plate("frequencies", num_frequencies, dim=-2)
 
@@ -117,13 +129,14 @@ class LDACGMM(Model):
             direction = indicator("direction", log_direction_weights)
         with frequencies, numpyro.plate("frames", num_frames, dim=-1):
             source = indicator("source", log_mixing_weights, axis=-2)
+            covariance = of_classes(self, covariance)
             density = ComplexNormal(
                 precision=("fdp", covariance["precision"]),
                 log_determinant=("fd", covariance["log_determinant"]),
                 power=("fkt", power),
                 loading=("f", self.loading),
             )
-            gated = Gated("ft", {"fkt": source, "kd": direction}, density)
+            gated = Gated("ft", {"fkt": source, "kd": gates(self, direction)}, density)
             if is_observed is not None:  # what they hold must not reach a product, not even one with zero
                 gated, mixture = gated.mask(is_observed), jnp.where(is_observed[..., None], mixture, 0)
             numpyro.sample("mixture", gated, obs=mixture)
@@ -131,8 +144,8 @@ class LDACGMM(Model):
     def start(
         self, key: Array, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None
     ) -> Mapping[str, Array]:
-        """The peaks of the directions' histogram under fixed templates (`vbss.models.cgmm_start.template_peaks`)."""
-        return cgmm_start.template_peaks(self, mixture, is_observed)
+        """The peaks of the directions' histogram under fixed templates (`vbss.models.cgmm_start.peak_directions`)."""
+        return self.given_directions(mixture, cgmm_start.peak_directions(self, mixture, is_observed), is_observed)
 
     def given_directions(
         self,
@@ -141,7 +154,7 @@ class LDACGMM(Model):
         is_observed: Bool[Array, "f t"] | None = None,
     ) -> dict[str, Array]:
         """A start from direction probabilities (`vbss.models.cgmm_start.given_directions`)."""
-        return cgmm_start.given_directions(self, mixture, direction, is_observed)
+        return with_noise(self, cgmm_start.given_directions(self, mixture, direction, is_observed), mixture)
 
     def closed_forms(self) -> Mapping[str, Callable]:
         return cgmm_closed_forms.CLOSED_FORMS

@@ -17,6 +17,7 @@ from jaxtyping import Array
 from vbss.distributions import ComplexInverseWishart
 from vbss.expectation import Observations
 from vbss.models.bins import bin_scatters, einsum, num_microphones
+from vbss.models.noise_class import gates, of_classes
 from vbss.posteriors import Posterior
 
 
@@ -28,9 +29,20 @@ def _direction_probs(posterior: Posterior) -> Array:
     return jax.nn.softmax(posterior.factors["direction"].natural["onehot"], -1)  # type: ignore[attr-defined]
 
 
-def _precisions(posterior: Posterior) -> tuple[Array, Array]:
-    held = posterior.factors["spatial_covariance"].held  # type: ignore[attr-defined]
+def _gates(model: Any, posterior: Posterior) -> Array:
+    """The directions' probabilities (k, d), with the noise's covariance as one more, if there is any."""
+    return gates(model, _direction_probs(posterior))
+
+
+def _precisions(model: Any, posterior: Posterior) -> tuple[Array, Array]:
+    """H^-1 (f, d, p) and log|H| (f, d), in the same order."""
+    held = of_classes(model, _held(posterior))
     return held["precision"], held["log_determinant"]
+
+
+def _held(posterior: Posterior) -> dict[str, Array]:
+    """Those that are inferred."""
+    return posterior.factors["spatial_covariance"].held  # type: ignore[attr-defined]
 
 
 def _observed(data: tuple, values: Array) -> Array:
@@ -47,9 +59,9 @@ def _source_scatters(posterior: Posterior, data: tuple, observations: Observatio
     return einsum("fpt,fkt->fpk", bin_scatters(observations), weights)
 
 
-def _quadratic_forms(posterior: Posterior, observations: Observations) -> Array:
-    precision, _ = _precisions(posterior)
-    source_precision = einsum("fkd,fdp->fkp", _everywhere(_direction_probs(posterior), precision), precision)
+def _quadratic_forms(model: Any, posterior: Posterior, observations: Observations) -> Array:
+    precision, _ = _precisions(model, posterior)
+    source_precision = einsum("fkd,fdp->fkp", _everywhere(_gates(model, posterior), precision), precision)
     return einsum("fpt,fkp->fkt", bin_scatters(observations), source_precision)
 
 
@@ -58,21 +70,22 @@ def _everywhere(direction_probs: Array, like: Array) -> Array:
     return jnp.broadcast_to(direction_probs[None], (like.shape[0], *direction_probs.shape))
 
 
-def _source_log_determinants(posterior: Posterior) -> Array:
-    return einsum("kd,fd->fk", _direction_probs(posterior), _precisions(posterior)[1])
+def _source_log_determinants(model: Any, posterior: Posterior) -> Array:
+    return einsum("kd,fd->fk", _gates(model, posterior), _precisions(model, posterior)[1])
 
 
-def _misfit(posterior: Posterior, data: tuple, observations: Observations) -> Array:
-    """sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)], for every source and direction (k, d)."""
-    precision, log_determinant = _precisions(posterior)
+def _misfit(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
+    """sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)], for every class and covariance (k, d)."""
+    precision, log_determinant = _precisions(model, posterior)
     counts, scatters = _counts(posterior, data), _source_scatters(posterior, data, observations)
     return einsum("fk,fd->kd", counts, log_determinant) + einsum("fdp,fpk->fdk", precision, scatters).sum(0).T
 
 
 def direction(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(E2), equation (17): log w_kd = log phi_d - sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)]."""
-    precision, log_determinant = _precisions(posterior)
-    return {"onehot": posterior.points["log_direction_weights"][None] - _misfit(posterior, data, observations)}
+    prior = posterior.points["log_direction_weights"]
+    misfit = _misfit(model, posterior, data, observations)[: model.num_sources, : len(prior)]
+    return {"onehot": prior[None] - misfit}
 
 
 def log_direction_weights(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
@@ -93,16 +106,16 @@ def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observatio
     """(M1), equation (9) with the prior's (nu - M) G: coefficients of H^-1 and of log|H|."""
     size = num_microphones(observations)
     probs = _direction_probs(posterior)
-    scatters = _source_scatters(posterior, data, observations)
+    scatters = _source_scatters(posterior, data, observations)[..., : model.num_sources]
     scatter = einsum("fkd,fpk->fdp", _everywhere(probs, scatters), scatters)
-    counts = einsum("kd,fk->fd", probs, _counts(posterior, data))
+    counts = einsum("kd,fk->fd", probs, _counts(posterior, data)[:, : model.num_sources])
     nu = model.degrees_of_freedom
     return {"precision": -((nu - size) * model.templates + scatter), "log_determinant": -(nu + size + counts)}
 
 
 def power(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """(M2), equation (10): lambda = x^H Pbar x / M; what no bin was observed for stays."""
-    optimum = _quadratic_forms(posterior, observations) / num_microphones(observations)
+    optimum = _quadratic_forms(model, posterior, observations) / num_microphones(observations)
     if len(data) == 1 or data[1] is None:
         return optimum
     return jnp.where(data[1][:, None], optimum, posterior.points["power"])
@@ -111,9 +124,9 @@ def power(model: Any, posterior: Posterior, data: tuple, observations: Observati
 def source(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(E1), equation (16): log z = log pi - M log lambda - sum_d w log|H| - Q / lambda, up to a constant."""
     lam = posterior.points["power"]
-    fit = _quadratic_forms(posterior, observations) / lam + num_microphones(observations) * jnp.log(lam)
+    fit = _quadratic_forms(model, posterior, observations) / lam + num_microphones(observations) * jnp.log(lam)
     prior = posterior.points["log_mixing_weights"].T[None]
-    return {"onehot": prior - _observed(data, fit + _source_log_determinants(posterior)[..., None])}
+    return {"onehot": prior - _observed(data, fit + _source_log_determinants(model, posterior)[..., None])}
 
 
 def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
@@ -124,14 +137,13 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
     direction_logits = posterior.factors["direction"].natural["onehot"]  # type: ignore[attr-defined]
     log_z, log_w = jax.nn.log_softmax(source_logits, -2), jax.nn.log_softmax(direction_logits, -1)
     z, w = _source_probs(posterior), _direction_probs(posterior)
-    precision, log_determinant = _precisions(posterior)
     log_pi = posterior.points["log_mixing_weights"].T[None]
     per_bin = z * (log_pi - log_z - _observed(data, size * (jnp.log(lam) + log(pi))))
-    misfit = _misfit(posterior, data, observations)
-    directions = w * (posterior.points["log_direction_weights"][None] - log_w - misfit)
+    misfit = _gates(model, posterior) * _misfit(model, posterior, data, observations)
+    directions = w * (posterior.points["log_direction_weights"][None] - log_w)
     prior = ComplexInverseWishart(model.degrees_of_freedom, (model.degrees_of_freedom - size) * model.templates)
-    log_prior = prior.expected_log_prob({"precision": precision, "log_determinant": log_determinant}).sum()
-    return per_bin.sum() + directions.sum() + log_prior
+    log_prior = prior.expected_log_prob(_held(posterior)).sum()
+    return per_bin.sum() + directions.sum() - misfit.sum() + log_prior
 
 
 CLOSED_FORMS: Mapping[str, Callable] = {

@@ -25,13 +25,6 @@ _HISTOGRAM_BINS = 2**16
 _LEAST_SIMILARITY = 0.9  # of templates that can be alike: on a wide array those of adjacent candidates are strangers
 
 
-def template_peaks(
-    model: Any, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None
-) -> dict[str, Array]:
-    """The largest peaks of the directions' histogram, and the masks that their templates give."""
-    return given_directions(model, mixture, peak_directions(model, mixture, is_observed), is_observed)
-
-
 @eqx.filter_jit
 def peak_directions(
     model: Any, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from vbss.expectation import Observations
 from vbss.models.bins import bin_scatters, einsum, num_microphones
 from vbss.models.cgmm_closed_forms import log_direction_weights, log_mixing_weights
+from vbss.models.noise_class import of_classes
 from vbss.posteriors import Posterior
 
 
@@ -38,7 +39,7 @@ def _of_sources(posterior: Posterior) -> dict[str, Array]:
 
 def _of_classes(model: Any, posterior: Posterior) -> dict[str, Array]:
     """The same of all classes."""
-    return model.of_classes(_of_sources(posterior))
+    return of_classes(model, _of_sources(posterior))
 
 
 def _observed(data: tuple, values: Array) -> Array:

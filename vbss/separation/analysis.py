@@ -71,7 +71,7 @@ def locate(
         def analysed(stft: STFT, mixture_model: Any, num_sources: int) -> tuple[Any, ...]:
             whitening = diffuse_whitening(positions, stft.frequencies)
             geometry = (jnp.asarray(positions, float), whitening, jnp.asarray(azimuths, float))
-            options = (mixture_model, settings.loading, num_sources)
+            options = (mixture_model, pipeline.has_noise, settings.loading, num_sources)
             return whitening, *_analysed(stft, samples, is_lost, *geometry, *options)
 
         def short(window: float, *options: Any) -> tuple[Any, ...]:
@@ -134,6 +134,7 @@ def _analysed(
     whitening: Float[Array, "frequencies microphones microphones"],
     azimuths: Float[Array, " directions"],
     mixture_model: Any,
+    has_noise: bool,
     loading: float,
     num_sources: int,
 ) -> tuple[Complex[Array, "frames frequencies microphones"], Model, tuple]:
@@ -141,7 +142,7 @@ def _analysed(
     mixture, is_observed = transformed(stft, samples, is_lost)
     white = whitened(whitening, jnp.swapaxes(mixture, 0, 1))
     steering = whitened(whitening, steering_vectors(microphone_positions, azimuths, stft.frequencies))
-    program = mixture_model.init(steering, num_sources, loading=loading)
+    program = mixture_model.init(steering, num_sources, has_noise=has_noise, loading=loading)
     return mixture, program, (normalize_bins(white), is_observed)
 
 

@@ -15,7 +15,6 @@ from vbss.audio.sphering import sphering
 from vbss.audio.stft import STFT
 from vbss.hermitian import pack
 from vbss.inference import fit
-from vbss.models.cacgmm_start import given_covariances
 from vbss.pipeline import Analysis, Progress
 from vbss.posteriors import AbstractPosterior
 from vbss.separation.analysis import Located, transformed
@@ -45,7 +44,9 @@ def locate(
     with settings.in_precision():
         samples, is_lost = jnp.asarray(recorded.samples, float), jnp.asarray(recorded.is_lost)
         whitening, mixture, data = clock("transform", _analysed(stft, samples, is_lost))
-        model = settings.pipeline.mixture_model.init(number, loading=settings.loading)
+        model = settings.pipeline.mixture_model.init(
+            number, has_noise=settings.pipeline.has_noise, loading=settings.loading
+        )
         if start_covariances is None:
             start = model.start(key, *data)
         else:
@@ -58,7 +59,7 @@ def locate(
         found = clock(
             "mixture model", _found(solution.posterior, whitening, mixture[..., recorded.reference_microphone])
         )
-    masks, energies = np.asarray(found[0]), np.asarray(found[2])
+    masks, energies = np.asarray(found[0]), np.asarray(found[2])[:number]
     places = np.stack([np.real(found[1]), np.imag(found[1])], -1)
     order = np.arange(number)
     if start_covariances is None:
@@ -105,7 +106,7 @@ def _given_start(
     mixture, is_observed = data
     white = jnp.einsum("fmn,kfno,fpo->fkmp", whitening, covariances, whitening.conj(), precision="highest")
     level = jnp.trace(white, axis1=-2, axis2=-1).real[..., None, None] / white.shape[-1]
-    return given_covariances(model, mixture, pack(white / level.astype(white.dtype)), is_observed)
+    return model.given_covariances(mixture, pack(white / level.astype(white.dtype)), is_observed)
 
 
 @eqx.filter_jit
