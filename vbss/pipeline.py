@@ -148,13 +148,15 @@ class Pipeline:
         output: what makes sounds of the masks.
         start_window: s; the directions to start from are found in a window of that length where the recording's own is
             longer (not by `vbss.models.CACGMM`); None starts as the model does by itself.
-        has_noise: whether the mixture model has a class of noise beside the sources; `SumModel.has_noise` is another.
+        has_noise: whether the mixture model has a class of noise beside the sources (`SumModel.has_noise` is another).
+            None gives a model of a known array one where the recording is hardly above its noise floor
+            (`vbss.audio.noise_floor`), and `vbss.models.CACGMM` none.
     """
 
     mixture_model: Any = LDACGMM
     output: Output = SumModel()
     start_window: float | None = 0.064
-    has_noise: bool = False
+    has_noise: bool | None = None
 
     def __post_init__(self):
         if not isinstance(self.mixture_model, type) or not issubclass(self.mixture_model, LDACGMM | CACGMM):

@@ -45,7 +45,7 @@ def locate(
         samples, is_lost = jnp.asarray(recorded.samples, float), jnp.asarray(recorded.is_lost)
         whitening, mixture, data = clock("transform", _analysed(stft, samples, is_lost))
         model = settings.pipeline.mixture_model.init(
-            number, has_noise=settings.pipeline.has_noise, loading=settings.loading
+            number, has_noise=bool(settings.pipeline.has_noise), loading=settings.loading
         )
         if start_covariances is None:
             start = model.start(key, *data)
