@@ -94,6 +94,7 @@ SYSTEMS = {
     "vbss": _vbss("vbss"),
     "vbss-float64": _vbss("vbss, float64", precision="float64"),
     "vbss-cgmm": _vbss("vbss, mixture model and Wiener filter", model="cgmm"),
+    "vbss-fast": _vbss("vbss, FastMNMF as sum model", model="cgmm+fastmnmf"),
     "vbss-blind": _vbss("vbss, array unknown", vbss_blind),
     "auxiva-determined": _pyroomacoustics(
         "AuxIVA, a microphone for each source", peers.auxiva_determined, window=0.256, model="gauss", iterations=50

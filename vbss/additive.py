@@ -12,7 +12,7 @@ from numpyro.distributions import biject_to, constraints
 from vbss.context import relaxed_promotion
 from vbss.distributions.constraints import hermitian_positive_definite, packed_hermitian_positive_definite
 from vbss.errors import InputError
-from vbss.hermitian import inverse_and_log_determinant, pack, packed_identity, unpack
+from vbss.hermitian import inverse_and_log_determinant, inverse_entries, pack, packed_identity, unpack
 from vbss.kinds import Kind
 
 _MEAN_STEPS = 16  # enough for eigenvalues that are 1e9 times apart; the step that uses it never goes downhill
@@ -118,15 +118,18 @@ def geometric_mean(first: Float[Array, "*batch p"], second: Float[Array, "*batch
     nearer, and in the end doubles the digits.
     """
     size = isqrt(first.shape[-1])
-    first_inverse, log_first = inverse_and_log_determinant(first)
-    second_inverse, log_second = inverse_and_log_determinant(second)
-    scale = jnp.exp((log_second - log_first) / (2 * size))[..., None]
+    entries, others = ([packed[..., p] for p in range(packed.shape[-1])] for packed in (first, second))
+    inverse, log_determinant = inverse_entries(entries)
+    other_inverse, other_log_determinant = inverse_entries(others)
+    scale = jnp.exp((other_log_determinant - log_determinant) / (2 * size))
 
-    def step(_, pair):
+    def mean(these: list[Array], those: list[Array]) -> list[Array]:
+        return [(a + b) / 2 for a, b in zip(these, those, strict=True)]
+
+    def step(_, pair: tuple[list[Array], list[Array]]) -> tuple[list[Array], list[Array]]:
         high, low_inverse = pair
-        high_inverse, _ = inverse_and_log_determinant(high)
-        low, _ = inverse_and_log_determinant(low_inverse)
-        return (high + low) / 2, (high_inverse + low_inverse) / 2
+        return mean(high, inverse_entries(low_inverse)[0]), mean(inverse_entries(high)[0], low_inverse)
 
-    high, low_inverse = (first * scale + second / scale) / 2, (first_inverse / scale + second_inverse * scale) / 2
-    return jax.lax.fori_loop(0, _MEAN_STEPS, step, (high, low_inverse))[0]
+    high = mean([a * scale for a in entries], [b / scale for b in others])
+    low_inverse = mean([a / scale for a in inverse], [b * scale for b in other_inverse])
+    return jnp.stack(jax.lax.fori_loop(0, _MEAN_STEPS, step, (high, low_inverse))[0], -1)

@@ -20,6 +20,7 @@ from vbss.errors import InputError
 from vbss.inference import Solution, Status
 from vbss.models import LDACGMM
 from vbss.pipeline import Sounds
+from vbss.scenes import demo_scene
 from vbss.separation import analysis, localize, separate, whole
 from vbss.separation.doubts import doubtful_number, too_many_sources
 
@@ -49,7 +50,7 @@ def known_masks(monkeypatch):
     """Inference replaced by the truth: a dict that gets what inference was given."""
     given = {}
 
-    def init(steering_vectors, num_sources, *, loading):
+    def init(steering_vectors, num_sources, *, has_noise, loading):
         given.update(num_sources=num_sources)
         return steering_vectors
 
@@ -176,7 +177,7 @@ def test_two_plane_waves_are_separated_and_located():
         ({"loading": -1.0}, "loading must be a number, 0 or more, got -1.0"),
         ({"loading": float("nan")}, "loading"),
         ({"loading": 0.0}, "loading must be positive"),
-        ({"model": "rhubarb"}, "model must be one of cgmm, cgmm\\+nmf, cacgmm, cacgmm\\+nmf, got 'rhubarb'"),
+        ({"model": "rhubarb"}, "model must be one of cgmm, .*, cacgmm\\+fastmnmf, got 'rhubarb'"),
         ({"algorithm": "rhubarb"}, "algorithm must be one of em, em-derived, got 'rhubarb'"),
         ({"precision": "float16"}, "precision must be one of float32, float64, got 'float16'"),
         ({"window": 1e9}, "at least one window"),
@@ -316,6 +317,19 @@ def test_localize_finds_what_separate_finds():
         "start",
         "mixture model",
     ]
+
+
+@pytest.mark.parametrize(("chosen", "level", "expected"), [(None, 0.3, True), (None, 0.0, False), (False, 0.3, False)])
+def test_a_noisy_recording_gets_a_class_of_noise(chosen, level, expected):
+    scene = demo_scene(seconds=2.0)
+    noise = level * scene.mixture.std() * np.random.default_rng(1).standard_normal(scene.mixture.shape)
+    mixture = Recording((scene.mixture + noise).astype(np.float32), scene.sample_rate)
+    pipeline = vbss.Pipeline(output=vbss.Wiener(), has_noise=chosen)
+    found = localize(mixture, scene.microphone_positions, 2, model=pipeline, max_steps=5)
+    assert found.solution.model.has_noise is expected
+    assert found.masks.shape[-1] == 2 and sorted(found.classes) == [0, 1]
+    total = found.masks.sum(-1)
+    assert np.median(total) < 0.9 if expected else np.all(np.abs(total - 1) < 1e-5)
 
 
 def test_precisions_agree_at_the_same_loading():

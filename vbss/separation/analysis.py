@@ -191,7 +191,8 @@ def _short_start(model: Any, data: tuple, short_model: Model, short_data: tuple)
 def _probabilities(
     posterior: AbstractPosterior,
 ) -> tuple[Float[Array, "frames frequencies sources"], Float[Array, "sources directions"]]:
-    """The masks and the directions' posterior."""
-    source, direction = posterior["source"], posterior["direction"]
+    """The masks and the directions' posterior, without the noise."""
     # The posterior of an indicator is a categorical distribution, which the general type does not say.
-    return jnp.swapaxes(source.probs, 0, 1), direction.probs  # pyright: ignore[reportAttributeAccessIssue]
+    masks = posterior["source"].probs  # pyright: ignore[reportAttributeAccessIssue]
+    directions = posterior["direction"].probs  # pyright: ignore[reportAttributeAccessIssue]
+    return jnp.swapaxes(masks, 0, 1)[..., : len(directions)], directions

@@ -59,7 +59,7 @@ def locate(
         found = clock(
             "mixture model", _found(solution.posterior, whitening, mixture[..., recorded.reference_microphone])
         )
-    masks, energies = np.asarray(found[0]), np.asarray(found[2])[:number]
+    masks, energies = np.asarray(found[0]), np.asarray(found[2])
     places = np.stack([np.real(found[1]), np.imag(found[1])], -1)
     order = np.arange(number)
     if start_covariances is None:
@@ -123,6 +123,7 @@ def _found(
     # The posterior of an indicator is a categorical distribution, which the general type does not say.
     masks = jnp.swapaxes(posterior["source"].probs, 0, 1)  # pyright: ignore[reportAttributeAccessIssue]
     white = posterior["spatial_covariance"].v  # pyright: ignore[reportAttributeAccessIssue]
+    masks = masks[..., : white.shape[1]]  # without the noise
     factor = jnp.broadcast_to(whitening[:, None], white.shape)
     at_microphones = batched_solve_lower(factor, batched_solve_lower(factor, white).conj().mT)  # W^-1 B W^-H
     level = jnp.trace(at_microphones, axis1=-2, axis2=-1).real[..., None, None] / white.shape[-1]
