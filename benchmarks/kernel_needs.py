@@ -71,3 +71,18 @@ def sum_model_needs(s: Sizes) -> dict[str, tuple[float, float]]:
     needs = {name: (float(s.bins * count), data + unknowns) for name, count in flops.items()}
     together = sum(flops.values()) - weighed
     return needs | {"together": (float(s.bins * together), 3 * data + 2 * unknowns)}
+
+
+def fast_mnmf_needs(s: Sizes) -> tuple[float, float]:
+    """Of an iteration of FastMNMF, whose four updates and bound each begin with y = Q x, d = sum v g and |y|^2 / d."""
+    m, classes, components = s.microphones, s.sources + 1, s.sources * s.components + 1
+    weighed = 6 * m + 2 * components + 2 * classes * m + 8 * m * m + 6 * m
+    flops = {
+        "spectra": weighed + 2 * m + 4 * classes * m + 4 * components,
+        "activations": weighed + 2 * m + 4 * classes * m + 4 * components,
+        "gains": weighed + 2 * m + 4 * classes * m,
+        "demixing": weighed + 3 * m + 8 * (m * (m - 1) // 2) + 2 * m * s.packed,
+        "bound": m * (2 + FUNCTION),  # shares the pass of the spectra
+    }
+    unknowns = components * (s.frequencies + s.frames) + s.frequencies * m * (classes + 2 * m)
+    return float(s.bins * sum(flops.values())), 4 * 8.0 * s.bins * m + 2 * 4.0 * unknowns

@@ -21,6 +21,7 @@ import numpy as np
 from kernel_needs import (
     FUNCTION,
     Sizes,
+    fast_mnmf_needs,
     inverse_flops,
     inverse_wishart_needs,
     mixture_needs,
@@ -108,7 +109,7 @@ def kernels() -> list[Kernel]:
     from vbss.audio.filters import normalize_bins
     from vbss.factorization import initial_posterior
     from vbss.hermitian import inverse_and_log_determinant
-    from vbss.models import LDACGMM, InverseWishartMixture, LocalGaussianNMF, cgmm_start
+    from vbss.models import LDACGMM, FastMNMF, InverseWishartMixture, LocalGaussianNMF, cgmm_start
     from vbss.models import local_gaussian_nmf_closed_forms as sum_forms
     from vbss.models.local_gaussian_nmf_start import given_masks
     from vbss.scenes import demo_scene
@@ -141,6 +142,8 @@ def kernels() -> list[Kernel]:
     white = diffuse.whitened(whitening, jnp.swapaxes(mixture / jnp.abs(mixture).max(), 0, 1))
     sum_model = LocalGaussianNMF.init(2, settings.num_components, loading=settings.loading)
     sum_start = given_masks(sum_model, white, masks, key=key)
+    fast_model = FastMNMF.init(2, settings.num_components, loading=settings.loading)
+    fast_start = fast_model.given_masks(white, masks, key=key)
     posterior = initial_posterior(sum_model, (white,), key, sum_start)
     scatters = jnp.einsum("fkp,kfn->fnp", posterior.points["spatial_covariance"], jnp.ones((classes, *white.shape[:2])))
     channel = jnp.linalg.inv(whitening)[:, 0].astype(white.dtype)
@@ -190,6 +193,7 @@ def kernels() -> list[Kernel]:
     return [
         *listed,
         Kernel("sum model: together", *loop(sum_model, (white,), sum_start), *sum_needs["together"], ITERATIONS),
+        Kernel("FastMNMF", *loop(fast_model, (white,), fast_start), *fast_mnmf_needs(s), ITERATIONS),
         Kernel(
             "packed inverse, log determinant",
             inverse_and_log_determinant,

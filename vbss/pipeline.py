@@ -77,10 +77,14 @@ class Masking(Output):
 
 @dataclass(frozen=True)
 class Wiener(Output):
-    """One multichannel Wiener filter for the whole recording (`vbss.audio.multichannel_wiener`)."""
+    """One multichannel Wiener filter for the whole recording (`vbss.audio.multichannel_wiener`).
+
+    What the masks leave of the bins is noise, and filtered out.
+    """
 
     def __call__(self, analysis, masks, *, key, progress=None):
-        return Sounds(_at_each(multichannel_wiener, analysis, masks))
+        noise = jnp.maximum(1 - masks.sum(-1, keepdims=True), 0)
+        return Sounds(_at_each(multichannel_wiener, analysis, jnp.concatenate([masks, noise], -1))[:-1])
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,14 @@ def test_filters_of_masks_are_those_of_the_front_end(analysis):
             np.testing.assert_allclose(sounds.spectrograms[:, place], spectrograms, atol=1e-12)
 
 
+def test_what_masks_leave_is_filtered_out_as_noise(analysis):
+    analysis, masks, _ = analysis
+    all_classes = jnp.concatenate([0.9 * masks, jnp.full_like(masks[..., :1], 0.1)], -1)
+    found = vbss.Wiener()(analysis, all_classes[..., :2], key=jax.random.key(0)).spectrograms
+    expected = multichannel_wiener(analysis.mixture, all_classes, analysis.microphones[0])[:2]
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(("model", "level"), [(LocalGaussianNMF, 1.0), (LocalGaussianNMF, 1e-12), (FastMNMF, 1.0)])
 def test_the_sum_model_gives_the_images_at_the_wanted_microphones(analysis, model, level):
     analysis, masks, images = analysis

@@ -21,7 +21,8 @@ class Localization:
         azimuths: the candidate directions, rad, counter-clockwise from +x; None where positions are not known.
         direction_posterior: the posterior probability of each source's direction, or None.
         directions: the most probable azimuth of each source, rad; nan if inference failed. Or None.
-        masks: the posterior probability that a source owns a bin; equal for all sources in pauses.
+        masks: the posterior probability that a source owns a bin; equal for all sources in pauses. They add up to one,
+            but in a noisy recording, where what is left is noise (`vbss.Pipeline.has_noise`).
         classes: which class of the mixture model's posterior each source is.
         reference_microphone: the channel of the recording that stands for it, counted from 0.
         settings: how the recording was analysed.
