@@ -111,7 +111,6 @@ def kernels() -> list[Kernel]:
     from vbss.hermitian import inverse_and_log_determinant
     from vbss.models import LDACGMM, FastMNMF, InverseWishartMixture, LocalGaussianNMF, cgmm_start
     from vbss.models import local_gaussian_nmf_closed_forms as sum_forms
-    from vbss.models.local_gaussian_nmf_start import given_masks
     from vbss.scenes import demo_scene
 
     settings, scene, key = vbss.Settings(), demo_scene(sample_rate=8000), jax.random.key(0)
@@ -141,7 +140,7 @@ def kernels() -> list[Kernel]:
 
     white = diffuse.whitened(whitening, jnp.swapaxes(mixture / jnp.abs(mixture).max(), 0, 1))
     sum_model = LocalGaussianNMF.init(2, settings.num_components, loading=settings.loading)
-    sum_start = given_masks(sum_model, white, masks, key=key)
+    sum_start = sum_model.given_masks(white, masks, key=key)
     fast_model = FastMNMF.init(2, settings.num_components, loading=settings.loading)
     fast_start = fast_model.given_masks(white, masks, key=key)
     posterior = initial_posterior(sum_model, (white,), key, sum_start)
@@ -180,7 +179,7 @@ def kernels() -> list[Kernel]:
         Kernel("inverse-Wishart mixture", *loop(iw_model, data, start), *inverse_wishart_needs(s), ITERATIONS),
         Kernel(
             "sum model: start, 50 steps of NMF",
-            lambda x, z: given_masks(sum_model, x, z, key=key),
+            lambda x, z: sum_model.given_masks(x, z, key=key),
             (white, masks),
             50 * 2 * s.bins * (s.sources * (6 * s.components + 5) + 11),  # the noise has one component
             (2 * m + s.sources) * bins,

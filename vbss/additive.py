@@ -82,11 +82,12 @@ def improved_scalars(
 ) -> Float[Array, "*shape"]:
     """The maximisers of -fit v^2 / u - cost u; an entry on which nothing depends stays.
 
-    No entry falls below the root of the smallest normal number, so that products of two stay positive.
+    No entry falls below the root of the smallest normal number, so that products of two stay positive; one that was
+    zero before stays zero.
     """
     is_dead = cost <= 0
     ratio = jnp.sqrt(jnp.where(is_dead, 1, fit / jnp.where(is_dead, 1, cost)))
-    return jnp.maximum(value * ratio, jnp.finfo(value.dtype).tiny ** 0.5)
+    return jnp.where(value == 0, 0, jnp.maximum(value * ratio, jnp.finfo(value.dtype).tiny ** 0.5))
 
 
 def improved_matrices(

@@ -67,7 +67,7 @@ def count_sources(
     A window of about 64 ms suits: in longer ones sounds overlap more, shorter ones hold less of a room's response.
 
     Args:
-        model: of the array; how many sources it has does not matter.
+        model: of the array; how many classes it has does not matter.
         data: what it takes: bins whitened by a diffuse sound field (`vbss.audio.diffuse_whitening`), and optionally
             which were observed.
         max_sources: the largest number that can be found.
@@ -92,6 +92,7 @@ def count_sources(
         templates=model.templates[::every],
         loading=jnp.maximum(model.loading[::every], _LOADING),
         num_sources=min(max_sources + _SPARE_CLASSES, num_directions),
+        has_noise=False,
     )
     bins = (mixture[::every, ::hop], is_sound[::every, ::hop])
     solution = fit(thin, bins, EM(), max_steps=_STEPS)

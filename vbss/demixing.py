@@ -73,18 +73,13 @@ def real_rows(matrix: Complex[Array, "*batch m m"]) -> Float[Array, "*batch m r"
     return jnp.concatenate([matrix.real, matrix.imag], -1)
 
 
-def heard_by_one(matrix: Complex[Array, "*batch rows m"], row: int) -> Complex[Array, "*batch m"]:
+def heard_by_one(matrix: Complex[Array, "*batch m m"], row: int) -> Complex[Array, "*batch m"]:
     """The vector that all other rows map to 0: a column of Q^-1, but for its length.
 
-    The conjugate of the row, less what lies in the others' span: modified Gram-Schmidt, whose error grows with Q's
-    condition, not with its square.
+    The conjugate of the row, less what lies in the span of the others'.
     """
-    *others, own = (matrix[..., m, :].conj() for m in [*(m for m in range(matrix.shape[-2]) if m != row), row])
-    while others:
-        first, *others = others
-        unit = first * jax.lax.rsqrt(_energy(first))[..., None].astype(first.dtype)
-        *others, own = (vector - _product(unit, vector)[..., None] * unit for vector in (*others, own))
-    return own
+    vectors = jnp.concatenate([matrix[..., :row, :], matrix[..., row + 1 :, :], matrix[..., row : row + 1, :]], -2)
+    return _residuals(vectors.conj())[-1]
 
 
 def inverse(matrix: Complex[Array, "*batch m m"]) -> Complex[Array, "*batch m m"]:
@@ -95,10 +90,7 @@ def inverse(matrix: Complex[Array, "*batch m m"]) -> Complex[Array, "*batch m m"
 
 def log_squared_determinants(value: Float[Array, "*batch m r"]) -> Float[Array, "*batch"]:
     """log|det Q|^2."""
-    matrix = complex_rows(value)
-    size = matrix.shape[-1]
-    # What each row has beside the span of those before it.
-    residuals = [heard_by_one(matrix[..., : row + 1, :], row) for row in range(size)]
+    residuals = _residuals(complex_rows(value))
     return jnp.stack([jnp.log(_energy(residual)) for residual in residuals]).sum(0)
 
 
@@ -129,6 +121,21 @@ def _forms(count: Array, scatter: Array, value: Array) -> Array:
     """What is maximised, of each matrix."""
     energy = (scatter * pack_outer(complex_rows(value).conj())).sum((-2, -1))
     return count * log_squared_determinants(value) - energy
+
+
+def _residuals(vectors: Complex[Array, "*batch m m"]) -> list[Complex[Array, "*batch m"]]:
+    """What each row has beside the span of those before it.
+
+    By modified Gram-Schmidt, whose error grows with the rows' condition, not with its square.
+    """
+    residuals = [vectors[..., 0, :]]
+    while vectors.shape[-2] > 1:
+        unit = residuals[-1] * jax.lax.rsqrt(_energy(residuals[-1]))[..., None].astype(vectors.dtype)
+        vectors = vectors[..., 1:, :]
+        products = jnp.einsum("...i,...mi->...m", unit.conj(), vectors, precision="highest")
+        vectors = vectors - products[..., None] * unit[..., None, :]
+        residuals.append(vectors[..., 0, :])
+    return residuals
 
 
 def _energy(vector: Array) -> Array:

@@ -94,18 +94,18 @@ class SumModel(Output):
     Attributes:
         num_components: of each source's spectra.
         max_steps: iterations at most.
-        model: `vbss.models.LocalGaussianNMF` or a subclass (`vbss.models.FastMNMF`).
         has_noise: whether there is a class of noise beside the sources; it is left out of the sounds.
         loading: white noise that every source is taken to carry.
         algorithm: of the inference.
+        model: `vbss.models.LocalGaussianNMF` or a subclass (`vbss.models.FastMNMF`).
     """
 
     num_components: int = 16
     max_steps: int = 60
-    model: type[LocalGaussianNMF] = LocalGaussianNMF
     has_noise: bool = True
     loading: float = 1e-4
     algorithm: EM = EM()
+    model: type[LocalGaussianNMF] = LocalGaussianNMF
 
     def __post_init__(self):
         whole_number("num_components", self.num_components, 1)
@@ -154,7 +154,7 @@ class Pipeline:
             longer (not by `vbss.models.CACGMM`); None starts as the model does by itself.
         has_noise: whether the mixture model has a class of noise beside the sources (`SumModel.has_noise` is another).
             None gives a model of a known array one where the recording is hardly above its noise floor
-            (`vbss.audio.noise_floor`), and `vbss.models.CACGMM` none.
+            (`vbss.audio.noise_floor`; in a long one, each block by itself), and `vbss.models.CACGMM` none.
     """
 
     mixture_model: Any = LDACGMM
@@ -171,6 +171,8 @@ class Pipeline:
             raise InputError(f"output must be a vbss.SumModel, vbss.Wiener or vbss.Masking, got {self.output!r}")
         if self.start_window is not None:
             positive("start_window", self.start_window)
+        if self.has_noise not in (None, False, True):
+            raise InputError(f"has_noise must be True, False or None, got {self.has_noise!r}")
 
     @property
     def is_blind(self) -> bool:

@@ -162,7 +162,7 @@ def test_a_line_of_microphones(separate, scene, tmp_path):
     assert "mirror image" in report["warnings"][0]
 
 
-@pytest.mark.parametrize("rate", [11025, 192000])
+@pytest.mark.parametrize("rate", [11025, 44100, 192000])
 def test_sample_rates(separate, rate):
     rng = np.random.default_rng(0)
     bursts = rng.standard_normal((2, rate // 4)) * (np.arange(rate // 4) * 32 // rate % 2 == [[0], [1]])

@@ -209,8 +209,13 @@ def test_missing_and_silent_bins_are_integrated_out(kind):
     np.testing.assert_allclose(runs[0].elbo, runs[1].elbo, rtol=1e-12)
     silent = vbss.fit(model, jnp.where(is_observed[..., None], mixture, 0), start=start, max_steps=5)
     np.testing.assert_allclose(silent.elbo, runs[0].elbo, rtol=1e-12)
-    images = model.images(runs[1].posterior, broken, None, is_observed)
+    posterior = runs[1].posterior
+    images = model.images(posterior, broken, None, is_observed)
     assert bool(jnp.isfinite(images).all()) and float(jnp.abs(images[:, :, 40:]).max()) == 0
+    remaining = model.image_variances(posterior, broken, _first_channel(broken), is_observed)
+    prior = variances(model, posterior.points["spectra"], posterior.points["activations"])[:2]
+    prior = prior * jnp.swapaxes(_covariances(model, posterior.points)[:, :2, 0, 0].real, 0, 1)[..., None]
+    np.testing.assert_allclose(remaining[:, :, 40:], prior[:, :, 40:], rtol=1e-9)
     # As if these frames did not exist.
     short = {**start, "activations": start["activations"][:, :40]}
     alone = vbss.fit(model, (mixture[:, :40], is_observed[:, :40]), start=short, max_steps=5)
@@ -248,6 +253,16 @@ def test_a_few_frequencies_at_a_time_give_what_all_together_do(kind, monkeypatch
     np.testing.assert_allclose(found.elbo, expected.elbo, rtol=1e-12)
     images = (model.images(solution.posterior, mixture) for solution in (found, expected))
     np.testing.assert_allclose(*images, atol=1e-9)
+
+
+def test_sources_of_rank_one_stay_so():
+    mixture, masks, _ = _scene()
+    model = FastMNMF.init(2, 2)
+    start = model.given_masks(mixture, masks, key=jr.key(0))
+    rank_one = jnp.broadcast_to(jnp.eye(3)[None], start["gains"].shape).at[:, 2].set(1)  # and a noise of full rank
+    solution = vbss.fit(model, mixture, vbss.EM(tolerance=0.0), start={**start, "gains": rank_one}, max_steps=20)
+    np.testing.assert_array_equal(np.asarray(solution.posterior.points["gains"] == 0), np.asarray(rank_one == 0))
+    assert np.diff(solution.elbo).min() > 0
 
 
 @pytest.mark.parametrize("num_classes", [1, 2])

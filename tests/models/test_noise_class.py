@@ -67,6 +67,19 @@ def test_start_adds_the_noise_to_that_of_the_sources(kind, steering, scene):
 
 
 @pytest.mark.parametrize("kind", MODELS)
+def test_what_was_not_observed_may_hold_anything(kind, steering, scene):
+    mixture = scene[0].astype(jnp.complex64)
+    model = _model(kind, steering.astype(jnp.complex64))
+    is_observed = jnp.ones(mixture.shape[:2], bool).at[:, 40:].set(False).at[5:9, :30].set(False)
+    bounds = [
+        vbss.fit(model, (jnp.where(is_observed[..., None], mixture, junk), is_observed), max_steps=2).elbo
+        for junk in (mixture, jnp.full_like(mixture, 3e25))
+    ]
+    assert np.isfinite(bounds).all() and bounds[0].dtype == np.float32
+    np.testing.assert_allclose(*bounds, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", MODELS)
 def test_noise_owns_the_bins_of_no_source(kind, steering, scene):
     mixture, energy = scene
     solution = vbss.fit(_model(kind, steering), mixture, vbss.EM(tolerance=0.0), key=jr.key(0), max_steps=15)

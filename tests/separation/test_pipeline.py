@@ -33,6 +33,7 @@ def unchecked():
         ),
         (lambda: vbss.Pipeline(start_window="a"), "start_window must be a positive number, got 'a'"),
         (lambda: vbss.Pipeline(start_window=0.0), "start_window"),
+        (lambda: vbss.Pipeline(has_noise="auto"), "has_noise must be True, False or None, got 'auto'"),
         (lambda: vbss.SumModel(num_components=0), "num_components"),
         (lambda: vbss.SumModel(max_steps=0), "max_steps"),
         (lambda: vbss.SumModel(loading=-1.0), "loading must be a positive number, got -1.0"),
@@ -100,7 +101,7 @@ def test_what_masks_leave_is_filtered_out_as_noise(analysis):
 @pytest.mark.parametrize(("model", "level"), [(LocalGaussianNMF, 1.0), (LocalGaussianNMF, 1e-12), (FastMNMF, 1.0)])
 def test_the_sum_model_gives_the_images_at_the_wanted_microphones(analysis, model, level):
     analysis, masks, images = analysis
-    sounds = vbss.SumModel(2, 30, model)(
+    sounds = vbss.SumModel(2, 30, model=model)(
         analysis._replace(mixture=level * analysis.mixture), masks, key=jax.random.key(0)
     )
     assert sounds.solution is not None and sounds.solution.num_steps == 30

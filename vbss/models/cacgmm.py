@@ -119,7 +119,7 @@ class CACGMM(Model):
         self, key: Array, mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None
     ) -> Mapping[str, Array]:
         """When each source is active (`vbss.models.cacgmm_start.common_activity`), from random masks."""
-        return with_noise(self, cacgmm_start.common_activity(self, mixture, is_observed, key=key), mixture)
+        return with_noise(self, cacgmm_start.common_activity(self, mixture, is_observed, key=key), mixture, is_observed)
 
     def given_covariances(
         self,
@@ -128,7 +128,9 @@ class CACGMM(Model):
         is_observed: Bool[Array, "f t"] | None = None,
     ) -> dict[str, Array]:
         """A start from spatial covariances (`vbss.models.cacgmm_start.given_covariances`)."""
-        return with_noise(self, cacgmm_start.given_covariances(self, mixture, covariance, is_observed), mixture)
+        return with_noise(
+            self, cacgmm_start.given_covariances(self, mixture, covariance, is_observed), mixture, is_observed
+        )
 
     def closed_forms(self) -> Mapping[str, Callable]:
         return cacgmm_closed_forms.CLOSED_FORMS

@@ -154,7 +154,9 @@ class LDACGMM(Model):
         is_observed: Bool[Array, "f t"] | None = None,
     ) -> dict[str, Array]:
         """A start from direction probabilities (`vbss.models.cgmm_start.given_directions`)."""
-        return with_noise(self, cgmm_start.given_directions(self, mixture, direction, is_observed), mixture)
+        return with_noise(
+            self, cgmm_start.given_directions(self, mixture, direction, is_observed), mixture, is_observed
+        )
 
     def closed_forms(self) -> Mapping[str, Callable]:
         return cgmm_closed_forms.CLOSED_FORMS

@@ -54,15 +54,15 @@ def _counts(posterior: Posterior, data: tuple) -> Array:
     return _observed(data, _source_probs(posterior)).sum(-1)
 
 
-def _source_scatters(posterior: Posterior, data: tuple, observations: Observations) -> Array:
+def _class_scatters(posterior: Posterior, data: tuple, observations: Observations) -> Array:
     weights = _observed(data, _source_probs(posterior) / posterior.points["power"])
     return einsum("fpt,fkt->fpk", bin_scatters(observations), weights)
 
 
 def _quadratic_forms(model: Any, posterior: Posterior, observations: Observations) -> Array:
     precision, _ = _precisions(model, posterior)
-    source_precision = einsum("fkd,fdp->fkp", _everywhere(_gates(model, posterior), precision), precision)
-    return einsum("fpt,fkp->fkt", bin_scatters(observations), source_precision)
+    class_precision = einsum("fkd,fdp->fkp", _everywhere(_gates(model, posterior), precision), precision)
+    return einsum("fpt,fkp->fkt", bin_scatters(observations), class_precision)
 
 
 def _everywhere(direction_probs: Array, like: Array) -> Array:
@@ -70,14 +70,14 @@ def _everywhere(direction_probs: Array, like: Array) -> Array:
     return jnp.broadcast_to(direction_probs[None], (like.shape[0], *direction_probs.shape))
 
 
-def _source_log_determinants(model: Any, posterior: Posterior) -> Array:
+def _class_log_determinants(model: Any, posterior: Posterior) -> Array:
     return einsum("kd,fd->fk", _gates(model, posterior), _precisions(model, posterior)[1])
 
 
 def _misfit(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """sum_f [n_fk log|H_fd| + tr(H_fd^-1 R_fk)], for every class and covariance (k, d)."""
     precision, log_determinant = _precisions(model, posterior)
-    counts, scatters = _counts(posterior, data), _source_scatters(posterior, data, observations)
+    counts, scatters = _counts(posterior, data), _class_scatters(posterior, data, observations)
     return einsum("fk,fd->kd", counts, log_determinant) + einsum("fdp,fpk->fdk", precision, scatters).sum(0).T
 
 
@@ -106,7 +106,7 @@ def spatial_covariance(model: Any, posterior: Posterior, data: tuple, observatio
     """(M1), equation (9) with the prior's (nu - M) G: coefficients of H^-1 and of log|H|."""
     size = num_microphones(observations)
     probs = _direction_probs(posterior)
-    scatters = _source_scatters(posterior, data, observations)[..., : model.num_sources]
+    scatters = _class_scatters(posterior, data, observations)[..., : model.num_sources]
     scatter = einsum("fkd,fpk->fdp", _everywhere(probs, scatters), scatters)
     counts = einsum("kd,fk->fd", probs, _counts(posterior, data)[:, : model.num_sources])
     nu = model.degrees_of_freedom
@@ -126,7 +126,7 @@ def source(model: Any, posterior: Posterior, data: tuple, observations: Observat
     lam = posterior.points["power"]
     fit = _quadratic_forms(model, posterior, observations) / lam + num_microphones(observations) * jnp.log(lam)
     prior = posterior.points["log_mixing_weights"].T[None]
-    return {"onehot": prior - _observed(data, fit + _source_log_determinants(model, posterior)[..., None])}
+    return {"onehot": prior - _observed(data, fit + _class_log_determinants(model, posterior)[..., None])}
 
 
 def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:

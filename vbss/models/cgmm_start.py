@@ -1,8 +1,8 @@
 """Starts of the LDA-style complex Gaussian mixture: masks and directions from fixed templates.
 
 All use the scale-free likelihood (x^H G^-1 x)^-M |G|^-1 of a template, the maximum over each bin's power, so that the
-start does not depend on the recording's level. Each returns {site: value} for `vbss.fit`. `is_observed`, boolean
-(F, T), leaves bins out.
+start does not depend on the recording's level. Each returns {site: value} for `vbss.fit`, of the sources
+(`vbss.models.noise_class` adds the noise). `is_observed`, boolean (F, T), leaves bins out.
 """
 
 from typing import Any

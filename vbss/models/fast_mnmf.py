@@ -27,7 +27,7 @@ class FastMNMF(LocalGaussianNMF):
     What `LocalGaussianNMF` says, but for covariances that one matrix Q_f makes diagonal for all classes of a frequency:
     the filtered channels q_fm x are independent, and no bin needs an inverse. Any two positive definite matrices have
     such a Q, so that two sources without noise lose nothing; more classes share what they cannot have each by itself.
-    Gains that are zero stay zero: a gain g_fkm for a single channel m is a source of rank one.
+    Gains that are zero stay zero, so that a start with gains g_fkm for a single channel m makes a source of rank one.
 
     Source: Ito and Nakatani, "FastMNMF: joint diagonalization based accelerated algorithms for multichannel nonnegative
     matrix factorization" (2019); Sekiguchi, Bando, Nugraha, Yoshii and Kawahara, "Fast multichannel nonnegative matrix
@@ -118,5 +118,6 @@ class FastMNMF(LocalGaussianNMF):
         for m, power in enumerate(found.powers):
             own = variance * rows.gains[:, : self.num_sources, m, None]
             weight = (heard_of[:, m].real ** 2 + heard_of[:, m].imag ** 2)[:, None, None]
-            total = total + weight * own * jnp.maximum(1 - own / power[:, None], 0)
+            explained = jnp.where(rows.is_heard[:, None], own / power[:, None], 0)
+            total = total + weight * own * jnp.maximum(1 - explained, 0)
         return found.level[:, None] * total

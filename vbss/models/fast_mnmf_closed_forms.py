@@ -74,7 +74,7 @@ def weighed(model: Any, rows: Rows, activations: Float[Array, "c n"]) -> Weighed
     size = rows.demixing.shape[-2]
     level = mean_powers(rows.parts, rows.is_heard)
     variance = variances(model, rows.spectra, activations) / level[None]
-    stacked = einsum("fkm,kfn->fmn", rows.gains, variance)
+    stacked = jnp.maximum(einsum("fkm,kfn->fmn", rows.gains, variance), jnp.finfo(level.dtype).tiny)
     powers = [stacked[:, m] for m in range(size)]
     loading = model.loading.astype(level.dtype)
     filtered: tuple[list[Array], list[Array]] = [], []

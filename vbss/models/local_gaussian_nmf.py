@@ -31,12 +31,11 @@ class LocalGaussianNMF(Model):
     sources, and what is fitted belongs to one recording. Their posterior is normal again; `images` is its mean. Noise
     is one class more, after the sources, with one component and so the same colour all the time.
 
-    Likelihoods have many maxima: start from the masks of a mixture model (`vbss.models.LDACGMM`) by
-    `given_masks`. Source: Ozerov and Fevotte, "Multichannel nonnegative matrix
-    factorization in convolutive mixtures for audio source separation" (2010); Duong, Vincent and Gribonval,
-    "Under-determined reverberant audio source separation using a full-rank spatial covariance model" (2010); Sawada,
-    Kameoka, Araki and Ueda, "Multichannel extensions of non-negative matrix factorization with complex-valued data"
-    (2013), for the updates.
+    Likelihoods have many maxima: start from the masks of a mixture model (`vbss.models.LDACGMM`) by `given_masks`.
+    Source: Ozerov and Fevotte, "Multichannel nonnegative matrix factorization in convolutive mixtures for audio source
+    separation" (2010); Duong, Vincent and Gribonval, "Under-determined reverberant audio source separation using a
+    full-rank spatial covariance model" (2010); Sawada, Kameoka, Araki and Ueda, "Multichannel extensions of
+    non-negative matrix factorization with complex-valued data" (2013), for the updates.
 
     Attributes:
         loading: white noise that every image carries, relative to its power: R stands for R + loading tr(R) / M I. It

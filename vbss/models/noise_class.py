@@ -1,17 +1,19 @@
 """A class of noise beside the sources of a mixture model of bins.
 
-Its covariance is the identity, that of no direction (after `vbss.audio.diffuse_whitening`, sound from everywhere
-alike), and is not inferred, as one that is follows the sources. It owns the bins that no source explains. It comes
-after the sources, so that the probabilities of these do not add up to one where there is noise.
+Its covariance is the identity, that of no direction, and is not inferred, as one that is follows the sources. After
+`vbss.audio.diffuse_whitening` that is sound from everywhere alike; after `vbss.audio.sphering`, where nothing is known
+of the array, it is only what the whole recording has on average, and serves less well. It owns the bins that no source
+explains. It comes after the sources, whose probabilities do not add up to one where there is noise.
 """
 
 from math import isqrt
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from vbss.hermitian import packed_identity
+from vbss.models.bins import heard
 
 
 def of_classes(model: Any, covariance: dict[str, Array]) -> dict[str, Array]:
@@ -27,7 +29,12 @@ def of_classes(model: Any, covariance: dict[str, Array]) -> dict[str, Array]:
     }
 
 
-def with_noise(model: Any, start: dict[str, Array], mixture: Complex[Array, "f t m"]) -> dict[str, Array]:
+def with_noise(
+    model: Any,
+    start: dict[str, Array],
+    mixture: Complex[Array, "f t m"],
+    is_observed: Bool[Array, "f t"] | None = None,
+) -> dict[str, Array]:
     """A start of the sources with the noise, if there is any: it begins with the same share of every bin.
 
     Templates without the room's reverberation explain too little for what they leave to be noise.
@@ -36,11 +43,13 @@ def with_noise(model: Any, start: dict[str, Array], mixture: Complex[Array, "f t
         return start
     masks, power = start["source"], start["power"]
     share = jnp.ones_like(masks[..., :1])
-    of_noise = (mixture.real**2 + mixture.imag**2).mean(-1)[:, None].astype(power.dtype)
+    is_heard = heard(mixture, is_observed)
+    counted = jnp.where(is_heard[..., None], mixture, 1)  # whatever other bins hold
+    of_noise = (counted.real**2 + counted.imag**2).mean(-1)[:, None].astype(power.dtype)
     return {
         **start,
         "source": jnp.concatenate([model.num_sources * masks, share], -1) / model.num_classes,
-        "power": jnp.concatenate([power, jnp.where(of_noise > 0, of_noise, 1)], 1),
+        "power": jnp.concatenate([power, of_noise], 1),
     }
 
 

@@ -28,6 +28,7 @@ from vbss.settings import AUTO, Settings
 
 _LEAST_WHOLE = 0.1  # of the frames that sound
 _COUNTING_WINDOW = 0.064  # s
+_FLOOR_WINDOW = 0.128  # s
 # dB (`level_above_floor`): where less, a class of noise brought 0.8 dB on development scenes with white noise 20 dB
 # below two sources and 0.6 dB among many voices 10 dB below them; with less noise, it took 0.2 dB.
 _NOISY = 17.0
@@ -88,7 +89,10 @@ def locate(
             if counted.solution.status is Status.interrupted:
                 raise KeyboardInterrupt
             num_sources = counted.num_sources
-        has_noise = bool(_is_noisy(stft, samples, is_lost)) if pipeline.has_noise is None else pipeline.has_noise
+        has_noise = pipeline.has_noise
+        if has_noise is None:
+            window = min(settings.window, _FLOOR_WINDOW)
+            has_noise = bool(_is_noisy(STFT.init(recorded.sample_rate, window, window / 4), samples, is_lost))
         found = analysed(stft, pipeline.mixture_model, num_sources, has_noise)
         whitening, mixture, model, data = clock("transform", found)
         start = None  # the model's own
