@@ -26,6 +26,7 @@ from .inference import Plateau as Plateau
 from .inference import Solution as Solution
 from .inference import Status as Status
 from .inference import fit as fit
+from .inference import fit_batch as fit_batch
 from .kinds import Linear as Linear
 from .kinds import Precision as Precision
 from .kinds import Simplex as Simplex

@@ -297,7 +297,7 @@ def test_a_run_that_is_interrupted_before_its_first_step(mixture, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules[fit_function.__module__], "_chunk", interrupt)
+    monkeypatch.setattr(sys.modules[fit_function.__module__], "run_chunk", interrupt)
     solution = vbss.fit(model, y)
     assert solution.status is vbss.Status.interrupted
     assert solution.num_steps == 0 and solution.elbo.shape == (0,)

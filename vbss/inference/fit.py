@@ -1,7 +1,6 @@
 """The one loop: compiled once per shape, run in chunks of steps."""
 
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -12,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vbss.compilation import compiled
 from vbss.context import relaxed_promotion
 from vbss.errors import InputError, whole_number
 from vbss.inference.algorithm import Algorithm
 from vbss.inference.checkpoint import read_checkpoint
 from vbss.inference.em import EM
+from vbss.inference.loop import LONGEST_CHUNK, fingerprint, judged, real_dtype, run_chunk, strong
 from vbss.inference.solution import Solution, Status
 from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
@@ -25,7 +24,6 @@ from vbss.storage import save
 
 Progress = Callable[[int, int, float], Any]
 _FIRST_CHUNK = 2  # steps before the first look at progress and interruption
-_LONGEST_CHUNK = 50
 _SECONDS = 0.5  # between two looks
 _SECONDS_BETWEEN_REPORTS = 0.4
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -71,7 +69,7 @@ def fit(
         )
     max_steps = algorithm.default_steps if max_steps is None else whole_number("max_steps", max_steps, 0)
     arguments = prepare(model, data)
-    key = _checked_key(key)
+    key = checked_key(key)
     earlier = _Earlier(np.zeros(0), 0)
     resumed = None if checkpoint is None else read_checkpoint(checkpoint, model)
     if resumed is not None:
@@ -79,7 +77,7 @@ def fit(
             raise InputError(
                 f"checkpoint: {checkpoint} holds a run of another algorithm than {type(algorithm).__name__}"
             )
-        if resumed.state["data"] != _fingerprint(arguments):
+        if resumed.state["data"] != fingerprint(arguments):
             raise InputError(f"checkpoint: {checkpoint} holds a run on other data")
         if resumed.status in (Status.converged, Status.bound_decreased, Status.nonfinite):
             return resumed
@@ -87,16 +85,16 @@ def fit(
     if isinstance(start, Solution):
         _check_model(model, start.model)
         model = start.model
-        is_same = start.state is not None and start.state["data"] == _fingerprint(arguments)
+        is_same = start.state is not None and start.state["data"] == fingerprint(arguments)
         if start.state is not None and algorithm.owns(start.state["algorithm"]) and (is_same or algorithm.moves_on):
             state, memory = start.state["algorithm"], start.state["rule"]
             algorithm.check_state(model, state, arguments)
             if resumed is None:
-                memory = algorithm.rule.resumed(memory, _real_dtype(arguments))
+                memory = algorithm.rule.resumed(memory, real_dtype(arguments))
             return _run(model, state, memory, arguments, algorithm, max_steps, earlier, progress, checkpoint)
         start = start.posterior
     state = algorithm.begin(model, arguments, start, key)
-    return _run(_strong(model), _strong(state), None, arguments, algorithm, max_steps, earlier, progress, checkpoint)
+    return _run(strong(model), strong(state), None, arguments, algorithm, max_steps, earlier, progress, checkpoint)
 
 
 def _check_model(model: Model, begun: Model) -> None:
@@ -109,7 +107,8 @@ def _check_model(model: Model, begun: Model) -> None:
         )
 
 
-def _checked_key(key: Any) -> Array:
+def checked_key(key: Any) -> Array:
+    """The key, by default `jax.random.key(0)`; an `InputError` for what is none."""
     if key is None:
         return jax.random.key(0)
     is_typed = eqx.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
@@ -158,16 +157,6 @@ def _array(value: Any) -> Array:
     return jnp.asarray(value)
 
 
-def _strong(tree: Any) -> Any:
-    """Without weak types, which would cost a second compilation."""
-
-    def strong(leaf: Any) -> Any:
-        is_weak = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.weak_type
-        return jax.lax.convert_element_type(leaf, leaf.dtype) if is_weak else leaf
-
-    return jax.tree.map(strong, tree)
-
-
 class _Earlier(NamedTuple):
     """What a resumed run has done before."""
 
@@ -188,15 +177,15 @@ def _run(
 ) -> Solution:
     bounds = [earlier.elbo] if earlier.num_steps else []
     chunk = _FIRST_CHUNK
-    memory = algorithm.rule.begin(_real_dtype(data)) if memory is None else memory
+    memory = algorithm.rule.begin(real_dtype(data)) if memory is None else memory
     done, status = earlier.num_steps, Status.running
     constants = algorithm.constants(model, state, data)
-    fingerprint = _fingerprint(data)
+    identity = fingerprint(data)
     saved, told = perf_counter(), -_SECONDS_BETWEEN_REPORTS
 
     def solution(status: Status) -> Solution:
         elbo = np.concatenate(bounds) if bounds else np.zeros(0)
-        going_on = {"algorithm": state, "rule": memory, "data": fingerprint}
+        going_on = {"algorithm": state, "rule": memory, "data": identity}
         posterior = algorithm.posterior(model, state, data)
         return Solution(model, posterior, elbo, status, done, going_on)
 
@@ -204,13 +193,13 @@ def _run(
         while status is Status.running and done < max_steps:
             started = perf_counter()
             num_steps = jnp.int32(min(chunk, max_steps - done))
-            result = _chunk(algorithm, model, state, memory, data, constants, num_steps)
+            result = run_chunk(algorithm, model, state, memory, data, constants, num_steps)
             jax.block_until_ready(result)
             model, state, memory, trace, count, code = result
             bounds.append(np.asarray(trace)[: int(count)])
             done, status = done + int(count), Status(int(code))
             seconds_per_step = (perf_counter() - started) / int(count)
-            chunk = int(np.clip(_SECONDS / seconds_per_step, 1, _LONGEST_CHUNK))
+            chunk = int(np.clip(_SECONDS / seconds_per_step, 1, LONGEST_CHUNK))
             is_over = status is not Status.running or done >= max_steps
             if progress is not None and (is_over or perf_counter() - told > _SECONDS_BETWEEN_REPORTS):
                 progress(done, max_steps, float(bounds[-1][-1]))
@@ -221,13 +210,9 @@ def _run(
         ended = status
         if algorithm.judges_end:
             # The bound of the final state: one more step gives it without more to compile, and is itself not used.
-            *_, trace, _, code = _chunk(algorithm, model, state, memory, data, constants, jnp.int32(1))
+            *_, trace, _, code = run_chunk(algorithm, model, state, memory, data, constants, jnp.int32(1))
             bounds.append(np.asarray(trace)[:1])
-            last = Status(int(code))
-            if last in (Status.nonfinite, Status.bound_decreased) and status is not Status.nonfinite:
-                ended = last
-            elif status is Status.running:
-                ended = Status.max_steps if last is Status.running else last
+            ended = judged(status, Status(int(code)))
         status = Status.max_steps if ended is Status.running else ended
     except KeyboardInterrupt:
         status = Status.interrupted if status is Status.running else status
@@ -235,58 +220,3 @@ def _run(
     if checkpoint is not None:
         save(checkpoint, result)
     return result
-
-
-def _fingerprint(data: tuple) -> str:
-    """What tells data from others."""
-    digest = blake2b(digest_size=16)
-    for leaf in jax.tree.leaves(data):
-        digest.update(f"{leaf.shape} {leaf.dtype}".encode())
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()
-
-
-def _real_dtype(data: tuple) -> jnp.dtype:
-    types = [jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(data) if eqx.is_inexact_array(leaf)]
-    return jnp.result_type(*types) if types else jnp.zeros(()).dtype
-
-
-@compiled
-def _chunk(
-    algorithm: Algorithm,
-    model: Model,
-    state: Any,
-    memory: Any,
-    data: tuple,
-    constants: Any,
-    num_steps: Array,
-) -> tuple[Model, Any, Any, Array, Array, Array]:
-    """`num_steps` steps, or fewer when the inference ends.
-
-    A step begins with the bound of the state that it finds, which shares its passes over the data with the updates.
-    """
-    size = _size(data)
-    dtype = _real_dtype(data)
-
-    def go_on(carry):
-        _, _, _, count, status = carry
-        return (count < num_steps) & (status == Status.running.value)
-
-    def body(carry):
-        arrays, memory, trace, count, _ = carry
-        model, state = eqx.combine(arrays, static)
-        model, state, bound = algorithm.step(model, state, data, constants)
-        bound = bound.astype(dtype)
-        status, memory = algorithm.rule.judge(bound, memory, size)
-        return eqx.filter((model, state), eqx.is_array), memory, trace.at[count].set(bound), count + 1, status
-
-    arrays, static = eqx.partition((model, state), eqx.is_array)
-    trace = jnp.zeros(_LONGEST_CHUNK, dtype)
-    carry = (arrays, memory, trace, jnp.int32(0), jnp.int32(Status.running.value))
-    arrays, memory, trace, count, status = jax.lax.while_loop(go_on, body, carry)
-    model, state = eqx.combine(arrays, static)
-    return model, state, memory, trace, count, status
-
-
-def _size(data: tuple) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(data) if jnp.issubdtype(leaf.dtype, jnp.number))
