@@ -29,8 +29,8 @@ class Settings:
 
     Attributes:
         model: "cgmm+nmf" (`vbss.models.LDACGMM`, from whose masks `vbss.models.LocalGaussianNMF` starts), "cgmm" (masks
-            and one multichannel Wiener filter), "cgmm+fastmnmf" (`vbss.models.FastMNMF` in place of the sum model:
-            twice as fast, as good without noise, worse with it), or a `vbss.Pipeline`, which brings its own settings of
+            and one multichannel Wiener filter), "cgmm+fastmnmf" (`vbss.models.FastMNMF` as the sum model: in half its
+            time, a little better without noise, worse with it), or a `vbss.Pipeline`, which brings its own settings of
             the sum model. "cacgmm+nmf" and the like begin with `vbss.models.CACGMM`, which knows nothing of the array.
             None is the first of them, or, where the positions of the microphones are not known, "cacgmm+nmf".
         algorithm: "em", "em-derived" (the same updates, derived from the program instead of by hand), or an `EM`.

@@ -169,7 +169,7 @@ def add_settings(parser: Parser) -> None:
 
     group.add_argument(
         "--model",
-        help="cgmm+nmf (default with --array), cgmm+fastmnmf (twice as fast, for recordings with little noise) or cgmm "
+        help="cgmm+nmf (default with --array), cgmm+fastmnmf (faster, for recordings with little noise) or cgmm "
         "(fastest, one filter for the whole recording); cacgmm+nmf (default without --array), cacgmm+fastmnmf or "
         "cacgmm, for any array",
     )
