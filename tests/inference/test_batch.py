@@ -66,6 +66,14 @@ def test_starts_keys_and_several_arrays(way):
         _assert_alike(random[index], vbss.fit(model, one, key=keys[index], max_steps=0))
 
 
+@pytest.mark.parametrize("algorithm", [vbss.NaturalGradient(), vbss.MonteCarloEM()])
+def test_other_algorithms_draw_as_alone(mixtures, algorithm):
+    model, data = mixtures
+    found = vbss.fit_batch(model, data[:2], algorithm, key=jr.key(4), max_steps=3)
+    for solution, y, key in zip(found, data[:2], jr.split(jr.key(4), 2), strict=True):
+        _assert_alike(solution, vbss.fit(model, y, algorithm, key=key, max_steps=3))
+
+
 def test_interruption_keeps_what_there_is(mixtures, monkeypatch):
     model, data = mixtures
     chunks, calls = BATCH._chunks, []

@@ -68,11 +68,11 @@ def source(model: Any, posterior: Posterior, data: tuple, observations: Observat
 
 def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """The MAP-penalised bound, no constant dropped."""
-    size, of_classes = num_microphones(observations), _of_classes(model, posterior)
+    size, log_determinant = num_microphones(observations), _of_classes(model, posterior)["log_determinant"]
     lam = posterior.points["power"]
     log_z = _log_probs(posterior)
     fit = _quadratic_forms(model, posterior, observations) / lam + size * (jnp.log(lam) + log(pi))
-    fit = jnp.where(_counts(data), fit + of_classes["log_determinant"][..., None], 0)
+    fit = jnp.where(_counts(data), fit + log_determinant[..., None], 0)
     per_bin = jnp.exp(log_z) * (posterior.points["log_mixing_weights"].T[None] - log_z - fit)
     prior: ComplexInverseWishart = model.prior(size, lam.dtype)
     return per_bin.sum() + prior.expected_log_prob(_held(posterior)).sum()
