@@ -107,11 +107,12 @@ def separate_many(
     They are read one after the other, when their turn comes: those of one sample rate, number of channels, number of
     sources and similar length in a row, the shortest first. Silence at the end extends each to the next of eight
     lengths per octave, so that one compiled program serves all of them (two, where some are noisy:
-    `vbss.Pipeline.has_noise`); what is found is cut back. What is wrong with a recording is looked for before. Compared with `vbss.separate`, a frame or two more hold the sound's end, the level
-    of loud frames is that of a percentile of somewhat more frames, and the sum model's random start is drawn for
-    another number of frames: masks differ little, the sounds of "cgmm+nmf" as they would with another `seed`. The
-    posteriors of `Separation.solutions` keep the frames of silence. From one length to the next, what JAX has compiled
-    is dropped (`jax.clear_caches`), as a process may only hold so many programs.
+    `vbss.Pipeline.has_noise`); what is found is cut back. What is wrong with a recording is looked for before. Compared
+    with `vbss.separate`, a frame or two more hold the sound's end, the level of loud frames is that of a percentile of
+    somewhat more frames, and the sum model's random start is drawn for another number of frames: masks differ little,
+    the sounds of "cgmm+nmf" as they would with another `seed`. The posteriors of `Separation.solutions` keep the frames
+    of silence. From one length to the next, what JAX has compiled is dropped (`jax.clear_caches`), as a process may
+    only hold so many programs.
 
     A recording that cannot be separated does not end the others. How inference ended is to be seen in each separation's
     status, as with `vbss.separate`.
