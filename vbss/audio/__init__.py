@@ -13,4 +13,7 @@ from vbss.audio.filters import normalize_bins as normalize_bins
 from vbss.audio.geometry import azimuth_grid as azimuth_grid
 from vbss.audio.geometry import read_microphone_positions as read_microphone_positions
 from vbss.audio.geometry import steering_vectors as steering_vectors
+from vbss.audio.interaural import InterauralCues as InterauralCues
+from vbss.audio.interaural import noise_power as noise_power
+from vbss.audio.interaural import observed_bins as observed_bins
 from vbss.audio.stft import STFT as STFT
