@@ -7,8 +7,10 @@ from vbss.inference.fit import fit as fit
 from vbss.inference.mcmc import MCMC as MCMC
 from vbss.inference.monte_carlo_em import MonteCarloEM as MonteCarloEM
 from vbss.inference.natural_gradient import NaturalGradient as NaturalGradient
+from vbss.inference.restarts import fit_best as fit_best
 from vbss.inference.solution import Solution as Solution
 from vbss.inference.solution import Status as Status
+from vbss.inference.stages import fit_stages as fit_stages
 from vbss.inference.stopping import Monotone as Monotone
 from vbss.inference.stopping import Plateau as Plateau
 from vbss.inference.svi import SVI as SVI

@@ -10,5 +10,8 @@ from vbss.models.hidden_markov import HiddenMarkovModel as HiddenMarkovModel
 from vbss.models.inverse_wishart_mixture import InverseWishartMixture as InverseWishartMixture
 from vbss.models.linear_dynamical import LinearDynamicalSystem as LinearDynamicalSystem
 from vbss.models.local_gaussian_nmf import LocalGaussianNMF as LocalGaussianNMF
+from vbss.models.messl import MESSL as MESSL
+from vbss.models.ppam import PPAM as PPAM
 from vbss.models.student_mixture import StudentMixture as StudentMixture
 from vbss.models.switching_linear_dynamical import SwitchingLinearDynamicalSystem as SwitchingLinearDynamicalSystem
+from vbss.models.vessl import VESSL as VESSL

@@ -1,0 +1,211 @@
+"""Hand-derived updates of the probabilistic piecewise affine mapping, each pass over the data one product of matrices.
+
+The regressors are taken about the present centres, x~_nk = [x_n - c_k; 1], where little cancels. Of N positions, D cues
+and K pieces, an iteration costs 4 N D K (L + 1) operations, one product for the moments and one for the pieces; missing
+cues add as many products as x~ x~' has entries.
+"""
+
+from collections.abc import Callable, Mapping
+from math import log, pi
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vbss.expectation import Observations
+from vbss.models.affine_pieces import half_log_determinant, inverse, pairs, position_log_densities
+from vbss.posteriors import Posterior
+from vbss.triangular import cholesky, solve_lower, solve_upper
+
+
+class _Moments(NamedTuple):
+    """Of the regressors about the centres, weighted by the pieces' probabilities; missing cues left out.
+
+    Attributes:
+        cross: sum_n r o y x~, (K, D, L + 1).
+        square: sum_n r o x~ x~', packed, (K, D or 1, P).
+    """
+
+    cross: Array
+    square: Array
+
+
+def _probs(posterior: Posterior) -> Float[Array, "n k"]:
+    return jax.nn.softmax(posterior.factors["piece"].natural["onehot"], -1)  # type: ignore[attr-defined]
+
+
+def _cues(model: Any, data: tuple) -> tuple[Array, Array | None]:
+    """Centred cues, zero where they were not observed, and the mask as numbers."""
+    centred = data[1] - model.cue_means[None]
+    if len(data) < 3 or data[2] is None:
+        return centred, None
+    return jnp.where(data[2], centred, 0), data[2].astype(centred.dtype)
+
+
+def _regressors(model: Any, positions: Array) -> Float[Array, "n k i"]:
+    offset = positions[:, None] - model.centers[None]
+    return jnp.concatenate([offset, jnp.ones_like(offset[..., :1])], -1)
+
+
+def _moments(model: Any, posterior: Posterior, data: tuple) -> _Moments:
+    probs = _probs(posterior)
+    cues, is_observed = _cues(model, data)
+    regressors = _regressors(model, data[0])
+    num, num_pieces, size = regressors.shape
+    weighted = probs[..., None] * regressors
+    cross = _product(weighted.reshape(num, -1).T, cues).reshape(num_pieces, size, -1)
+    rows, columns, _, _ = pairs(size)
+    square = weighted[..., rows] * regressors[..., columns]
+    if is_observed is None:
+        return _Moments(jnp.swapaxes(cross, 1, 2), square.sum(0)[:, None])
+    square = _product(square.reshape(num, -1).T, is_observed).reshape(num_pieces, len(rows), -1)
+    return _Moments(jnp.swapaxes(cross, 1, 2), jnp.swapaxes(square, 1, 2))
+
+
+def about_centers(model: Any) -> Float[Array, "k d i"]:
+    """The coefficients of the regressors about the centres: [A m], m = A c + b."""
+    slopes, offsets = model.coefficients[..., :-1], model.coefficients[..., -1]
+    values = offsets + jnp.einsum("kdl,kl->kd", slopes, model.centers, precision="highest")
+    return jnp.concatenate([slopes, values[..., None]], -1)
+
+
+def _shift(model: Any) -> Float[Array, "k i j"]:
+    """The matrix J of [A b]' = J [A m]', with b = m - A c."""
+    num_pieces, size = model.centers.shape
+    identity = jnp.broadcast_to(jnp.eye(size + 1, dtype=model.centers.dtype), (num_pieces, size + 1, size + 1))
+    return identity.at[:, size, :size].set(-model.centers)
+
+
+def log_weights(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
+    """pi_k = n_k / N."""
+    counts = _probs(posterior).sum(0)
+    tiny = jnp.finfo(counts.dtype).tiny
+    return jnp.log(jnp.maximum(counts / counts.sum(), tiny))
+
+
+def centers(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
+    """c_k = sum_n r_nk x_n / n_k; a piece without positions keeps its own."""
+    probs = _probs(posterior)
+    counts = probs.sum(0)[:, None]
+    return jnp.where(counts > 0, _product(probs.T, data[0]) / jnp.where(counts > 0, counts, 1), model.centers)
+
+
+def position_precision(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
+    """Gamma_k = (sum_n r_nk (x_n - c_k)(x_n - c_k)' + s^2 I) / (n_k + 1), without the ones if there is no spread."""
+    probs = _probs(posterior)
+    offset = data[0][:, None] - model.centers[None]
+    scatter = jnp.einsum("nk,nkl,nkm->klm", probs, offset, offset, precision="highest")
+    identity = jnp.broadcast_to(jnp.eye(offset.shape[-1], dtype=offset.dtype), scatter.shape)
+    pseudo = (model.spread > 0).astype(probs.dtype)
+    counts = probs.sum(0) + pseudo
+    scatter = scatter + pseudo * model.spread**2 * identity
+    is_dead = (counts <= 0)[:, None, None]
+    found = counts[:, None, None] * inverse(jnp.where(is_dead, identity, scatter))
+    return jnp.where(is_dead, model.position_precision, found)
+
+
+def coefficients(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
+    """Weighted least squares of every cue and piece, with the ridge of the prior.
+
+    In [A m] the prior kappa |[A b]|^2 is kappa [A m] J' J [A m]'.
+    """
+    moments, shift = _moments(model, posterior, data), _shift(model)
+    *_, place = pairs(shift.shape[-1])
+    ridge = model.ridge * jnp.einsum("kji,kjl->kil", shift, shift, precision="highest")
+    square = moments.square[..., place] + ridge[:, None]
+    # A piece without positions keeps what it has.
+    is_dead = jnp.trace(square, axis1=-2, axis2=-1)[..., None, None] <= 0
+    identity = jnp.broadcast_to(jnp.eye(shift.shape[-1], dtype=shift.dtype), square.shape)
+    factor = cholesky(jnp.where(is_dead, identity, square))
+    factor = jnp.broadcast_to(factor, (*moments.cross.shape, moments.cross.shape[-1]))
+    found = solve_upper(factor, solve_lower(factor, moments.cross[..., None]))[..., 0]
+    found = jnp.where(is_dead[..., 0], about_centers(model), found)
+    return jnp.einsum("kij,kdj->kdi", shift, found, precision="highest")
+
+
+def noise_precision(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
+    """1 / sigma_d^2 = (observations + K (L + 1)) / (residual + kappa sum_k |[A b]_kd|^2); as before without any."""
+    counts, residual = _residuals(model, posterior, data)
+    per_cue = model.coefficients[..., 0].shape[0] * model.coefficients.shape[-1]
+    counts = counts + per_cue * (model.ridge > 0).astype(counts.dtype)
+    residual = residual + model.ridge * (model.coefficients**2).sum((0, 2))
+    is_dead = (counts <= 0) | (residual <= 0)
+    return jnp.where(is_dead, model.noise_precision, counts / jnp.where(is_dead, 1, residual))
+
+
+def _residuals(model: Any, posterior: Posterior, data: tuple) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """How often each cue was observed, and sum_nk r o (y - a x - b)^2."""
+    moments, found = _moments(model, posterior, data), about_centers(model)
+    cues, is_observed = _cues(model, data)
+    rows, columns, multiplicity, _ = pairs(found.shape[-1])
+    twice = jnp.asarray(multiplicity, found.dtype)
+    quadratic = twice.reshape(1, 1, -1) * found[..., rows] * found[..., columns] * moments.square
+    explained = 2 * (found * moments.cross).sum((0, 2)) - quadratic.sum((0, 2))
+    counts = jnp.full(cues.shape[1], len(cues), cues.dtype) if is_observed is None else is_observed.sum(0)
+    return counts, (cues**2).sum(0) - explained
+
+
+def log_joint(model: Any, data: tuple) -> Float[Array, "n k"]:
+    """log pi_k + log N(x; c_k, Gamma_k) + sum_d o log N(y_d; a x + b, sigma_d^2)."""
+    cues, is_observed = _cues(model, data)
+    found, regressors = about_centers(model), _regressors(model, data[0])
+    num, num_pieces, size = regressors.shape
+    precision = model.noise_precision
+    by_features = jnp.swapaxes(found, 1, 2).reshape(num_pieces * size, -1)
+    linear = _product(cues * precision[None], by_features.T).reshape(num, num_pieces, size)
+    fit = (linear * regressors).sum(-1)
+    rows, columns, multiplicity, _ = pairs(size)
+    twice = jnp.asarray(multiplicity, found.dtype).reshape(1, 1, -1)
+    outer = regressors[..., rows] * regressors[..., columns]
+    squares = precision[None, :, None] * twice * found[..., rows] * found[..., columns]
+    if is_observed is None:
+        fit = fit - jnp.einsum("kp,nkp->nk", squares.sum(1), outer, precision="highest") / 2
+    else:
+        by_pairs = jnp.swapaxes(squares, 1, 2).reshape(num_pieces * len(rows), -1)
+        weights = _product(is_observed, by_pairs.T).reshape(num, num_pieces, len(rows))
+        fit = fit - (weights * outer).sum(-1) / 2
+    log_precision = (jnp.log(precision) - log(2 * pi))[None]
+    each = (log_precision if is_observed is None else is_observed * log_precision) - precision[None] * cues**2
+    return position_log_densities(model.pieces, data[0]) + fit + each.sum(-1, keepdims=True) / 2
+
+
+def piece(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
+    """r_nk, as logits."""
+    return {"onehot": log_joint(model, data)}
+
+
+def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
+    """The bound from the moments, which the updates need too."""
+    natural = posterior.factors["piece"].natural["onehot"]  # type: ignore[attr-defined]
+    probs = jax.nn.softmax(natural, -1)
+    counts, residual = _residuals(model, posterior, data)
+    precision = model.noise_precision
+    of_cues = (counts * (jnp.log(precision) - log(2 * pi)) - precision * residual).sum() / 2
+    entropy_and_positions = (
+        probs * (position_log_densities(model.pieces, data[0]) - jax.nn.log_softmax(natural, -1))
+    ).sum()
+    squares = (model.coefficients**2).sum((0, 2))
+    per_cue = model.coefficients.shape[0] * model.coefficients.shape[-1]
+    ridge = (
+        per_cue * jnp.log(jnp.where(model.ridge > 0, model.ridge * precision, 1)) - model.ridge * precision * squares
+    )
+    trace = jnp.trace(model.position_precision, axis1=-2, axis2=-1)
+    of_spread = half_log_determinant(model.position_precision) - model.spread**2 * trace / 2
+    spread = jnp.where(model.spread > 0, of_spread, 0)
+    return of_cues + entropy_and_positions + ridge.sum() / 2 + spread.sum()
+
+
+def _product(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision="highest")
+
+
+CLOSED_FORMS: Mapping[str, Callable] = {
+    "log_weights": log_weights,
+    "centers": centers,
+    "position_precision": position_precision,
+    "coefficients": coefficients,
+    "noise_precision": noise_precision,
+    "piece": piece,
+    "elbo": elbo,
+}
