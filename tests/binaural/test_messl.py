@@ -43,7 +43,7 @@ def test_sources_are_separated_and_localised(name, dtype):
     phase, level, owner, delays = _scene(0)
     result = infer_messl(model, (phase.astype(dtype), level.astype(dtype)), level_prior=level_prior)
     assert result.status is vbss.Status.max_steps
-    assert result.bound.shape == (17,) and result.bound.dtype == dtype
+    assert result.elbo.shape == (17,) and result.elbo.dtype == dtype
     assert result.masks.shape == (*phase.shape, 2) and result.masks.dtype == dtype
     assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(result.points))
     assert (np.asarray(result.masks).argmax(-1) == owner).mean() > 0.9
@@ -64,8 +64,8 @@ def test_bound_never_falls(seed, name, is_single, is_missing):
     is_observed = jnp.asarray(rng.random(shape) < (0.6 if is_missing else 1.0))
     result = infer_messl(model, (phase, level, is_observed), level_prior=level_prior)
     assert result.status is vbss.Status.max_steps
-    rounding = np.abs(result.bound).max() * np.finfo(dtype).eps ** 0.75
-    assert np.diff(result.bound).min() > -rounding
+    rounding = np.abs(result.elbo).max() * np.finfo(dtype).eps ** 0.75
+    assert np.diff(result.elbo).min() > -rounding
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.points))
 
 
@@ -78,8 +78,8 @@ def test_a_run_is_the_engines_and_may_be_gone_on_with():
     for name, value in result.points.items():
         np.testing.assert_allclose(value, solution.posterior[name], rtol=1e-7, atol=1e-9)
     later = infer_messl(model, data, num_steps=4, bands=untied, start=result.points)
-    assert np.diff(later.bound).min() > 0
-    np.testing.assert_allclose(later.bound[0], result.bound[-1], rtol=1e-12)
+    assert np.diff(later.elbo).min() > 0
+    np.testing.assert_allclose(later.elbo[0], result.elbo[-1], rtol=1e-12)
 
 
 def test_one_compilation_for_a_shape(monkeypatch):

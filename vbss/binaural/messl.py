@@ -25,7 +25,7 @@ class MESSLResult(NamedTuple):
     Attributes:
         model: as used, with its prior of levels and the ties of the last iteration.
         points: {point: value}, see `vbss.models.MESSL`; a start for `vbss.fit`, or for more iterations.
-        bound: the log evidence and the prior, nats, at the start and after every iteration, shape (num_steps + 1,).
+        elbo: the log evidence and the prior, nats, at the start and after every iteration, shape (num_steps + 1,).
         status: `max_steps`, or that the bound fell by more than rounding or was not finite.
         masks: probability of each source in every bin, shape (F, T, I); what they lack of 1 is the garbage's.
         delay_probs: of each source's delays `model.delays`, shape (I, K).
@@ -33,10 +33,14 @@ class MESSLResult(NamedTuple):
 
     model: MESSL
     points: dict[str, Array]
-    bound: Float[np.ndarray, " steps"]
+    elbo: Float[np.ndarray, " steps"]
     status: Status
     masks: Float[Array, "f t i"]
     delay_probs: Float[Array, "i k"]
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.elbo) - 1
 
     @property
     def delays(self) -> Float[Array, " i"]:

@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from vbss.audio import InterauralCues
+from vbss.binaural.messl import MESSLResult
 from vbss.binaural.settings import BinauralSettings
-from vbss.inference import Solution, Status
+from vbss.inference import Solution
 from vbss.models.affine_pieces import PiecewisePosterior
 
 
@@ -20,15 +21,13 @@ class BinauralLocalization:
         azimuths: of the sources, rad, counter-clockwise from the front: positive on the left. Without a calibration
             they follow from the delays, as if all sources were level with the ears, in front, and the head a sphere.
         elevations: rad; None where they are not known.
-        confidences: the posterior probability that a source is within 10 degrees of where it is said to be; None
-            without a calibration. Too high where the cues do not fit the calibration.
         positions: the posterior of the sources' (azimuth, elevation), or azimuths alone, rad; None without a
-            calibration.
+            calibration. It takes bins for independent and the map for exact, and so is far narrower than errors are.
         delays: of each source, s, by how much the left ear is earlier, and `delay_probs`, the probability of each of
             `delay_grid`; None with a calibration.
         masks: the probability that a source owns a bin of `cues`; they add up to at most one.
         cues: the analysis.
-        bound: of the inference, nats; and how it ended.
+        solution: of the inference, with its status and its trace of the bound.
         warnings: reasons to doubt the result, a sentence each.
         seconds: wall-clock time of the stages in order; a first call includes compilation.
     """
@@ -36,18 +35,21 @@ class BinauralLocalization:
     model: str
     azimuths: Float[np.ndarray, " sources"]
     elevations: Float[np.ndarray, " sources"] | None
-    confidences: Float[np.ndarray, " sources"] | None
     positions: PiecewisePosterior | None
     delays: Float[np.ndarray, " sources"] | None
     delay_grid: Float[np.ndarray, " delays"] | None
     delay_probs: Float[np.ndarray, "sources delays"] | None
     masks: Float[np.ndarray, "frames f sources"]
     cues: InterauralCues
-    bound: Float[np.ndarray, " steps"]
-    status: Status
+    solution: Solution | MESSLResult
     settings: BinauralSettings
     warnings: tuple[str, ...]
     seconds: dict[str, float]
+
+    @property
+    def solutions(self) -> dict[str, Solution | MESSLResult]:
+        """Of every model that was fitted, by its stage."""
+        return {"cue model": self.solution}
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,7 @@ class BinauralSeparation(BinauralLocalization):
     energy_shares: Float[np.ndarray, " sources"]
     sum_solution: Solution | None
     expected_sdr: Float[np.ndarray, " sources"] | None
+
+    @property
+    def solutions(self):
+        return super().solutions | ({} if self.sum_solution is None else {"sum model": self.sum_solution})

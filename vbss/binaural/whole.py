@@ -1,6 +1,8 @@
 """A binaural recording at once: where its sources are and what each of them sounds like, in one call."""
 
+from collections.abc import Iterator
 from dataclasses import fields
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -30,14 +32,20 @@ _WIDEST_DELAY = 3 * 0.0875 / 343.0  # s: of low frequencies around a sphere of 8
 _LEVEL_PRIOR = 3.0  # strength of the prior of MESSL-G
 _MOST_SOURCES = 8
 _NEAR = np.radians(10.0)
-_DRAWS = 512
-_DOUBTFUL = 0.5
 
 
 def localize_binaural(
-    recording: Recording, num_sources: int | np.integer, calibration: Calibration | None = None, **settings: Any
+    recording: Recording,
+    num_sources: int | np.integer,
+    calibration: Calibration | None = None,
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> BinauralLocalization:
-    """Find where the sources of a binaural recording are: `separate_binaural` without the sounds."""
+    """Find where the sources of a binaural recording are: `separate_binaural` without the sounds.
+
+    Args and errors are those of `separate_binaural`; nothing takes long enough to report progress.
+    """
     return _located(recording, num_sources, calibration, BinauralSettings(**settings)).result
 
 
@@ -154,37 +162,27 @@ def _by_vessl(
     positions = PiecewisePosterior(*(part[order] for part in positions))
     peaks = peaks[order]
     elevations = peaks[:, 1] if calibration.has_elevations else None
-    confidences = _confidences(positions, peaks, key)
-    doubts = list(failures(solution))
-    doubts += [
-        f"the position of source {number} is uncertain: within 10 degrees with probability {confidence:.2f}."
-        for number, confidence in enumerate(confidences, 1)
-        if confidence < _DOUBTFUL
-    ]
+    doubts = [*failures(solution), *_same_place(peaks)]
     masks = np.swapaxes(np.asarray(vessl.masks(solution.posterior, differences)), 0, 1)[..., order]
     return {
         "azimuths": peaks[:, 0],
         "elevations": elevations,
-        "confidences": confidences,
         "positions": positions,
         "delays": None,
         "delay_grid": None,
         "delay_probs": None,
         "masks": masks,
-        "bound": solution.elbo,
-        "status": solution.status,
+        "solution": solution,
         "warnings": tuple(doubts),
     }
 
 
-def _confidences(positions: PiecewisePosterior, peaks: Float[np.ndarray, "n l"], key: Array) -> Float[np.ndarray, " n"]:
-    """The posterior probability of being within 10 degrees of the peak, by draws."""
-    draws = np.asarray(positions.mixture.sample(key, (_DRAWS,)), np.float64)
-
-    def vectors(places: np.ndarray) -> np.ndarray:
-        return direction_vectors(places[..., 0], places[..., 1] if places.shape[-1] == 2 else 0 * places[..., 0])
-
-    return ((vectors(draws) * vectors(peaks)[None]).sum(-1) > np.cos(_NEAR)).mean(0)
+def _same_place(peaks: Float[np.ndarray, "n l"]) -> Iterator[str]:
+    """Sources that may be one."""
+    vectors = direction_vectors(peaks[:, 0], peaks[:, 1] if peaks.shape[1] == 2 else np.zeros(len(peaks)))
+    for first, second in combinations(range(len(peaks)), 2):
+        if vectors[first] @ vectors[second] > np.cos(_NEAR):
+            yield f"sources {first + 1} and {second + 1} are less than 10 degrees apart: they may be one source."
 
 
 def _by_messl(
@@ -210,14 +208,12 @@ def _by_messl(
     return {
         "azimuths": np.arcsin(np.clip(delays[order] / _WIDEST_DELAY, -1, 1)),
         "elevations": None,
-        "confidences": None,
         "positions": None,
         "delays": delays[order],
         "delay_grid": np.asarray(model.delays, np.float64),
         "delay_probs": np.asarray(found.delay_probs, np.float64)[order],
         "masks": np.swapaxes(np.asarray(found.masks), 0, 1)[..., order],
-        "bound": found.bound,
-        "status": found.status,
+        "solution": found,
         "warnings": tuple(doubts),
     }
 

@@ -96,7 +96,7 @@ def add_seed(parser: Parser) -> None:
     )
 
 
-def add_recording(parser: Parser, array_required: bool = False) -> None:
+def add_recording(parser: Parser) -> None:
     """The recording, its microphones and the number of sources."""
     parser.add_argument(
         "mix",
@@ -104,7 +104,7 @@ def add_recording(parser: Parser, array_required: bool = False) -> None:
         nargs="+",
         help="a sound file with one channel per microphone, or one file for each microphone in order",
     )
-    add_sources_and_array(parser, array_required)
+    add_sources_and_array(parser)
 
 
 def number_of_sources(text: str) -> int | str:
@@ -112,17 +112,17 @@ def number_of_sources(text: str) -> int | str:
     return text if text == "auto" else at_least(1)(text)
 
 
-def add_sources_and_array(parser: Parser, array_required: bool = False) -> None:
+def add_sources_and_array(parser: Parser) -> None:
     """What is known of the sources and the microphones."""
     parser.add_argument(
         "--sources", "--num-sources", type=number_of_sources, required=True, metavar="N", dest="num_sources",
         help="number of sources; auto counts them, with --array",
     )  # fmt: skip
-    without = "" if array_required else "; without it, sources have no directions and come by their energy"
     parser.add_argument(
-        "--array", "--microphone-positions", required=array_required, metavar="SPEC", dest="array",
+        "--array", "--microphone-positions", metavar="SPEC", dest="array",
         help="microphone positions: circular:M:DIAMETER or linear:M:SPACING (m), or a text file "
-        f"with x y or x y z (m) in one line per microphone{without}",
+        "with x y or x y z (m) in one line per microphone; without it, sources have no directions and come by their "
+        "energy",
     )  # fmt: skip
 
 

@@ -1,16 +1,21 @@
 """Inference from the command line: with a progress bar, and errors that name the options."""
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from vbss.cli.arguments import OPTIONS, in_options
 from vbss.errors import InputError
 
 if TYPE_CHECKING:
-    from vbss.separation import Localization
+    Result = TypeVar("Result", bound="_Inferred")
 
-    Result = TypeVar("Result", bound=Localization)
+
+class _Inferred(Protocol):
+    """What is known of a result: how the inference of each stage ended."""
+
+    @property
+    def solutions(self) -> Mapping[str, Any]: ...
 
 
 class InferenceFailed(Exception):

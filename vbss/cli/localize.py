@@ -5,8 +5,10 @@ from functools import partial
 from typing import Any
 
 from vbss.cli.arguments import Parser, add_output, add_quiet, add_recording, add_settings, settings
+from vbss.cli.binaural import add_binaural, is_binaural, run_localize
 from vbss.cli.inference import infer
 from vbss.cli.reports import load_matplotlib, localization_report, print_warnings, write_report
+from vbss.errors import InputError
 from vbss.output import check_output_folder, new_output_folder
 
 
@@ -18,7 +20,8 @@ def add(commands: Any) -> None:
         description="Find the directions of the sources of a recording, counter-clockwise from the array's x axis.",
         epilog="Prints one line per source; with --out, writes DIR/report.json and report.png.",
     )
-    add_recording(parser, array_required=True)
+    add_recording(parser)
+    add_binaural(parser)
     add_output(parser, required=False)
     add_quiet(parser)
     add_settings(parser)
@@ -26,8 +29,14 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if is_binaural(arguments):
+        run_localize(arguments)
+        return
+
     from vbss.audio import read_microphone_positions, read_recording
 
+    if arguments.array is None:
+        raise InputError("--array must be given for directions, or --calibration for a recording of two ears.")
     if arguments.out is not None:
         load_matplotlib()
         check_output_folder(arguments.out, **{"MIX": arguments.mix, "--array": arguments.array})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vbss.audio import Recording
     from vbss.audio.sound_files import SoundFiles
+    from vbss.binaural import BinauralLocalization
     from vbss.separation import Localization, LongSeparation, Separation
 
 
@@ -24,7 +25,7 @@ def load_matplotlib() -> None:
     Thread(target=import_module, args=["matplotlib.backends.backend_agg"], daemon=True).start()
 
 
-def print_warnings(result: "Localization | LongSeparation", quiet: bool) -> None:
+def print_warnings(result: "BinauralLocalization | Localization | LongSeparation", quiet: bool) -> None:
     """Say on stderr what the report says too."""
     if not quiet:
         for warning in result.warnings:

@@ -17,6 +17,7 @@ from vbss.cli.arguments import (
     microphone_positions,
     settings,
 )
+from vbss.cli.binaural import add_binaural, is_binaural, run_separate
 from vbss.cli.inference import infer
 from vbss.cli.reports import (
     load_matplotlib,
@@ -44,6 +45,7 @@ def add(commands: Any) -> None:
         "the same command, interrupted, goes on where it was.",
     )
     add_recording(parser)
+    add_binaural(parser)
     add_separation(parser)
     add_output(parser)
     add_quiet(parser)
@@ -52,6 +54,10 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if is_binaural(arguments):
+        run_separate(arguments)
+        return
+
     from vbss.audio import read_recording
     from vbss.audio.sound_files import SoundFiles
 

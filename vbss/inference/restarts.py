@@ -14,7 +14,7 @@ from vbss.errors import InputError, whole_number
 from vbss.inference.algorithm import Algorithm
 from vbss.inference.em import EM
 from vbss.inference.fit import checked_key, fit, prepare
-from vbss.inference.loop import LONGEST_CHUNK, fingerprint, real_dtype, run_chunk, strong
+from vbss.inference.loop import LONGEST_CHUNK, fingerprint, judged, real_dtype, run_chunk, strong
 from vbss.inference.solution import Solution, Status
 from vbss.program import Model
 
@@ -57,22 +57,42 @@ def fit_best(
     arguments = prepare(model, data)
     keys = jax.random.split(key, len(starts))
     begun = [algorithm.begin(model, arguments, start, k) for start, k in zip(starts, keys, strict=True)]
-    states, steps = _stacked([strong((model, state)) for state in begun]), jnp.int32(min(trial_steps, max_steps))
-    memory = algorithm.rule.begin(real_dtype(arguments))
-    going, trace, count, codes = _tried(algorithm, states, memory, arguments, steps)
-    counts, bounds = np.asarray(count), np.asarray(trace)
-    last = bounds[np.arange(len(starts)), counts - 1]
-    best = int(np.argmax(np.where(np.isfinite(last) & (np.asarray(codes) != Status.nonfinite.value), last, -np.inf)))
-    found, state, memory = jax.tree.map(lambda a: a[best] if eqx.is_array(a) else a, going)
-    elbo, num_steps, status = bounds[best, : counts[best]], int(counts[best]), Status(int(codes[best]))
+    states = _stacked([strong((model, state)) for state in begun])
+    memories = _stacked([algorithm.rule.begin(real_dtype(arguments))] * len(starts))
+
+    def go_on(states: Any, memories: Any, steps: np.ndarray) -> tuple[Any, Any, list[np.ndarray], np.ndarray]:
+        """So many steps from each state, none from most but in the trial; and the bounds before each of them."""
+        states, memories, traces, counts, codes = _going(
+            algorithm, states, memories, arguments, jnp.asarray(steps, jnp.int32)
+        )
+        bounds = [trace[:count] for trace, count in zip(np.asarray(traces), np.asarray(counts), strict=True)]
+        return states, memories, bounds, np.asarray(codes)
+
+    # At least one step, by which the bound of a start is known.
+    states, memories, bounds, codes = go_on(states, memories, np.full(len(starts), max(1, min(trial_steps, max_steps))))
+    last = np.array([bound[-1] for bound in bounds])
+    best = int(np.argmax(np.where(np.isfinite(last), last, -np.inf)))
+    trace, status, chosen = [bounds[best]], Status(int(codes[best])), np.arange(len(starts)) == best
+    done = len(trace[0])
+    try:
+        while status is Status.running and done < max_steps:
+            steps = min(LONGEST_CHUNK, max_steps - done)
+            states, memories, bounds, codes = go_on(states, memories, chosen * steps)
+            trace.append(bounds[best])
+            done, status = done + len(bounds[best]), Status(int(codes[best]))
+        ended = status
+        if algorithm.judges_end:
+            # The bound of the final state, by a step that is not used.
+            *_, bounds, codes = go_on(states, memories, chosen * 1)
+            trace.append(bounds[best])
+            ended = judged(status, Status(int(codes[best])))
+        status = Status.max_steps if ended is Status.running else ended
+    except KeyboardInterrupt:
+        status = Status.interrupted if status is Status.running else status
+    found, state, memory = jax.tree.map(lambda a: a[best] if eqx.is_array(a) else a, (*states, memories))
     going_on = {"algorithm": state, "rule": memory, "data": fingerprint(arguments)}
-    tried = Solution(found, algorithm.posterior(found, state, arguments), elbo, status, num_steps, going_on)
-    rest = max_steps - num_steps if status is Status.running else 0
-    continued = fit(found, data, algorithm, key=key, start=tried, max_steps=rest)
-    ended = continued.status if status is Status.running else status
-    bound = np.concatenate([elbo, continued.elbo])
-    total = num_steps + continued.num_steps
-    return Solution(continued.model, continued.posterior, bound, ended, total, continued.state)
+    posterior = algorithm.posterior(found, state, arguments)
+    return Solution(found, posterior, np.concatenate(trace), status, done, going_on)
 
 
 @compiled
@@ -81,18 +101,19 @@ def _stacked(trees: list[Any]) -> Any:
 
 
 @compiled
-def _tried(
-    algorithm: Algorithm, states: Any, memory: Any, data: tuple, num_steps: Array
-) -> tuple[Any, Array, Array, Array]:
-    """Some steps from every state."""
-    arrays, static = eqx.partition(states, eqx.is_array)
+def _going(
+    algorithm: Algorithm, states: Any, memories: Any, data: tuple, num_steps: Array
+) -> tuple[Any, Any, Array, Array, Array]:
+    """So many steps from every state."""
+    arrays, static = eqx.partition((states, memories), eqx.is_array)
 
-    def of_one(arrays: Any) -> tuple[Any, Array, Array, Array]:
-        model, state = eqx.combine(arrays, static)
+    def of_one(inputs: tuple[Any, Array]) -> tuple[Any, Array, Array, Array]:
+        (model, state), memory = eqx.combine(inputs[0], static)
         constants = algorithm.constants(model, state, data)
-        *later, trace, count, code = run_chunk(algorithm, model, state, memory, data, constants, num_steps)
-        return eqx.filter(tuple(later), eqx.is_array), trace, count, code
+        model, state, memory, *judgement = run_chunk(algorithm, model, state, memory, data, constants, inputs[1])
+        return eqx.filter(((model, state), memory), eqx.is_array), *judgement
 
     together = jax.default_backend() != "cpu"
-    arrays, trace, count, code = jax.vmap(of_one)(arrays) if together else jax.lax.map(of_one, arrays)
-    return eqx.combine(arrays, (*static, None)), trace, count, code
+    inputs = (arrays, num_steps)
+    arrays, traces, counts, codes = jax.vmap(of_one)(inputs) if together else jax.lax.map(of_one, inputs)
+    return *eqx.combine(arrays, static), traces, counts, codes

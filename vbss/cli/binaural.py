@@ -1,0 +1,143 @@
+"""Separation and localisation of a recording of two ears, behind `vbss separate` and `vbss localize`."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vbss.cli.arguments import Parser
+from vbss.cli.binaural_reports import binaural_report
+from vbss.cli.inference import infer
+from vbss.cli.reports import load_matplotlib, print_warnings, write_report
+from vbss.errors import InputError
+from vbss.output import check_output_folder, new_output_folder
+
+if TYPE_CHECKING:
+    from vbss.binaural import Calibration
+
+_MODELS = ("vessl", "messl")
+
+
+def add_binaural(parser: Parser) -> None:
+    """What a recording of two ears needs."""
+    group = parser.add_argument_group("a recording of two ears (left, right)")
+    group.add_argument(
+        "--calibration", type=Path, metavar="FILE",
+        help="of the head, by vbss calibrate; sources then have azimuth and elevation (model vessl+nmf, or vessl for "
+        "masks alone). Without one, --model messl+nmf or messl finds delays between the ears",
+    )  # fmt: skip
+    group.add_argument(
+        "--preset", choices=("best", "paper"), default="best", help="how vessl is inferred (%(default)s)"
+    )
+
+
+def is_binaural(arguments: argparse.Namespace) -> bool:
+    """Whether the command is about two ears, not an array.
+
+    Raises:
+        InputError: if it is about both.
+    """
+    named = arguments.model is not None and arguments.model.partition("+")[0] in _MODELS
+    if (named or arguments.calibration is not None) and arguments.array is not None:
+        what = "--calibration" if arguments.calibration is not None else f"--model {arguments.model}"
+        raise InputError(f"--array is of microphones in the open; {what} is for two ears. Leave one of them out.")
+    if arguments.calibration is not None and arguments.model is not None and not named:
+        raise InputError(f"--model must be vessl, vessl+nmf or the like with --calibration, got {arguments.model!r}.")
+    return named or arguments.calibration is not None
+
+
+def run_separate(arguments: argparse.Namespace) -> None:
+    """`vbss separate` of two ears."""
+    from vbss.audio import read_recording, write_recording
+
+    check_output_folder(arguments.out, **_inputs(arguments))
+    calibration = _calibration(arguments)
+    recording = read_recording(*arguments.mix)
+
+    from vbss.binaural import separate_binaural
+    from vbss.plots import plot_binaural
+
+    load_matplotlib()
+    run = partial(separate_binaural, recording, _number(arguments), calibration, **_settings(arguments))
+    separation = infer(run, "separating", arguments.quiet)
+    print_warnings(separation, arguments.quiet)
+    report = binaural_report(arguments.mix, recording, separation)
+    with new_output_folder(arguments.out) as folder:
+        for source, image in zip(report["sources"], separation.images, strict=True):
+            write_recording(folder / source["file"], image, separation.sample_rate)
+        write_report(folder, report, plot_binaural(recording, separation))
+    if not arguments.quiet:
+        for source in report["sources"]:
+            told = [_told(source), f"{100 * source['energy_share']:.0f} % of the energy"]
+            ratio = source["expected_sdr_db"]
+            told += [] if ratio is None else [f"expected SDR {ratio:.0f} dB"]
+            print(f"{arguments.out / source['file']}: {', '.join(told)}")
+
+
+def run_localize(arguments: argparse.Namespace) -> None:
+    """`vbss localize` of two ears."""
+    from vbss.audio import read_recording
+
+    if arguments.out is not None:
+        check_output_folder(arguments.out, **_inputs(arguments))
+        load_matplotlib()
+    calibration = _calibration(arguments)
+    recording = read_recording(*arguments.mix)
+
+    from vbss.binaural import localize_binaural
+    from vbss.plots import plot_binaural
+
+    run = partial(localize_binaural, recording, _number(arguments), calibration, **_settings(arguments))
+    localization = infer(run, "localizing", arguments.quiet)
+    print_warnings(localization, arguments.quiet)
+    report = binaural_report(arguments.mix, recording, localization)
+    if arguments.out is not None:
+        with new_output_folder(arguments.out) as folder:
+            write_report(folder, report, plot_binaural(recording, localization))
+    if not arguments.quiet:
+        for number, source in enumerate(report["sources"], 1):
+            print(f"source {number}: {_told(source)}")
+
+
+def _inputs(arguments: argparse.Namespace) -> dict[str, Any]:
+    calibration = {} if arguments.calibration is None else {"--calibration": arguments.calibration}
+    return {"MIX": arguments.mix} | calibration
+
+
+def _number(arguments: argparse.Namespace) -> int:
+    if arguments.num_sources == "auto":
+        raise InputError("--sources must be a whole number for a recording of two ears; auto needs --array.")
+    return arguments.num_sources
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `vbss.BinauralSettings` that the command line chooses; others belong to arrays."""
+    return {"model": arguments.model, "vessl": arguments.preset, "seed": arguments.seed}
+
+
+def _calibration(arguments: argparse.Namespace) -> "Calibration | None":
+    from vbss.binaural import Calibration
+    from vbss.storage import load
+
+    if arguments.calibration is None:
+        if arguments.model is not None and arguments.model.startswith("vessl"):
+            raise InputError("--calibration must be given for --model vessl; vbss calibrate makes one.")
+        return None
+    calibration = load(arguments.calibration)
+    if not isinstance(calibration, Calibration):
+        raise InputError(
+            f"--calibration {str(arguments.calibration)!r} holds a {type(calibration).__name__}, no calibration of a "
+            "head: make one by vbss calibrate."
+        )
+    return calibration
+
+
+def _told(source: dict[str, Any]) -> str:
+    """Where a source is, in words."""
+    azimuth, elevation = source["azimuth_degrees"], source["elevation_degrees"]
+    told = f"azimuth {azimuth:.0f} degrees"
+    if elevation is not None:
+        told += f", elevation {elevation:.0f}"
+    if source["delay_seconds"] is not None:
+        told += f" (left ear earlier by {1000 * source['delay_seconds']:.2f} ms)"
+    return told
