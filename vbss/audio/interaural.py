@@ -151,6 +151,7 @@ def observed_bins(
     *,
     margin: float = 10.0,
     share: float = 0.3,
+    only_rising: bool = False,
 ) -> Bool[Array, "f frames"]:
     """The bins whose cues can be trusted: both ears well above the noise, and among the recording's loudest.
 
@@ -159,6 +160,8 @@ def observed_bins(
         noise_power: of each ear, such as the function of that name estimates; 0 where there is none.
         margin: dB, at least so far above the noise both ears are.
         share: of all bins, the loudest by the sum of both powers.
+        only_rising: whether a bin must be louder than the one before it: at the onset of a sound its echoes are still
+            to come.
 
     Raises:
         InputError: if `share` is not above 0 and at most 1.
@@ -169,7 +172,10 @@ def observed_bins(
     is_heard = (power > 0) & (power >= 10 ** (margin / 10) * noise_power[:, None])
     energy = power.sum(0)
     is_loud = energy >= jnp.quantile(energy, 1 - share)
-    return (is_heard.all(0) & is_loud).T
+    is_observed = is_heard.all(0) & is_loud
+    if only_rising:
+        is_observed &= energy > jnp.pad(energy, ((1, 0), (0, 0)))[:-1]
+    return is_observed.T
 
 
 def _power(values: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -15,7 +15,7 @@ from vbss.inference import EM, fit
 from vbss.models import PPAM
 from vbss.scenes import HeadResponses
 
-_DIRECTIONS_PER_PIECE = 8
+_DIRECTIONS_PER_PIECE = {1: 7, 2: 10}  # of azimuths, and of azimuths and elevations
 _STEPS = 100
 
 
@@ -62,7 +62,8 @@ def calibrate(
         heads: the directions to learn from. Azimuths should not go around the back, where they jump by a turn; take
             `heads.within(...)`.
         cues: which cues, at which sample rate; by default level and phase differences at 16 kHz.
-        num_pieces: of the map, or of several, growing; by default one for 8 directions.
+        num_pieces: of the map, or of several, growing; by default one for 10 directions, or for 7 azimuths
+            of one elevation.
         seconds: length of the noise.
         ridge: see `vbss.models.PPAM`.
         seed: of the noise and of the clusters that the maps start from.
@@ -124,7 +125,7 @@ def calibrate_from_cues(
         raise InputError(f"a calibration needs at least 4 directions, got {len(directions)}.")
     if np.ptp(directions[:, 1]) == 0:
         directions = directions[:, :1]
-    default = max(1, round(len(directions) / _DIRECTIONS_PER_PIECE))
+    default = max(1, round(len(directions) / _DIRECTIONS_PER_PIECE[directions.shape[1]]))
     numbers = [default] if num_pieces is None else np.atleast_1d(np.asarray(num_pieces)).tolist()
     numbers = [whole_number("num_pieces", number, 1, len(directions)) for number in numbers]
     if sorted(set(numbers)) != numbers:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vbss.binaural.vessl import BEST, PAPER, VESSLSettings
+from vbss.binaural.vessl import BEST, PAPER, REVERBERANT, VESSLSettings
 from vbss.errors import InputError, one_of, positive, whole_number
 from vbss.pipeline import Masking, Output, SumModel
 from vbss.settings import SUM_MODELS
@@ -25,6 +25,8 @@ class BinauralSettings:
             "+fastmnmf" for a model in which sources add up (`vbss.SumModel`), started from the masks; without it,
             sounds are the masked mixture. None is "vessl+nmf" with a calibration and "messl+nmf" without.
         vessl: "best", "paper", or a `VESSLSettings`.
+        reverberant: whether the recording is of a room: only bins whose energy rises count then, as they hold direct
+            sound rather than echoes, and "best" has no class of outliers (VESSL).
         margin: dB above the noise that bins must be at both ears to count (VESSL).
         share: of all bins that count, the loudest (VESSL).
         has_garbage: whether there is a class of bins of no source, and the prior that levels are those of a human-sized
@@ -42,6 +44,7 @@ class BinauralSettings:
 
     model: str | None = None
     vessl: str | VESSLSettings = "best"
+    reverberant: bool = False
     margin: float = 10.0
     share: float = 0.3
     has_garbage: bool = True
@@ -66,7 +69,9 @@ class BinauralSettings:
     @property
     def preset(self) -> VESSLSettings:
         """The settings of VESSL themselves."""
-        return self.vessl if isinstance(self.vessl, VESSLSettings) else PRESETS[self.vessl]
+        if isinstance(self.vessl, VESSLSettings):
+            return self.vessl
+        return REVERBERANT if self.reverberant and self.vessl == "best" else PRESETS[self.vessl]
 
     def resolved(self, is_calibrated: bool) -> str:
         """The model's name.

@@ -20,6 +20,8 @@ from vbss.posteriors import Posterior
 
 _LEVEL_VARIANCE, _PHASE_VARIANCE = 1.0, 0.01  # dB^2 and of cosine and sine: the noise that single frames at least have
 _STAGE_TOLERANCE = 1e-5
+_SEARCHED = 2  # sources, whose pieces are searched completely
+_RANDOM_STARTS = 4
 _ABSENT = -1e4  # log weight of a piece that is only there for the shape
 
 
@@ -29,7 +31,8 @@ class VESSLSettings:
 
     Attributes:
         num_candidates: starts from the sets of pieces that explain the most bins; 0 for none.
-        num_random: starts from random positions.
+        num_random: starts from random positions; None for none of up to two sources, whose pieces are searched
+            completely, and 4 of more.
         progressive: whether random starts tie the bins of a frame first and divide their blocks in two again and again.
         multi_scale: whether random starts go through all maps of the calibration, from the coarsest to the finest.
         outlier_probability: of bins of no source; None for no such class.
@@ -37,24 +40,27 @@ class VESSLSettings:
         trial_steps: of each start, before the best goes on.
         max_steps: of the best.
         stage_steps: of each scale and level.
+        level_stride: each level has this power of two times the blocks of the last.
     """
 
     num_candidates: int = 4
-    num_random: int = 0
-    progressive: bool = False
+    num_random: int | None = None
+    progressive: bool = True
     multi_scale: bool = False
     outlier_probability: float | None = 0.3
     weight_count: float = 2.0
-    trial_steps: int = 10
+    trial_steps: int = 5
     max_steps: int = 40
-    stage_steps: int = 15
+    stage_steps: int = 10
+    level_stride: int = 3
 
     def __post_init__(self):
         for name in ("num_candidates", "num_random"):
-            whole_number(name, getattr(self, name), 0)
-        for name in ("trial_steps", "max_steps", "stage_steps"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), 0)
+        for name in ("trial_steps", "max_steps", "stage_steps", "level_stride"):
             whole_number(name, getattr(self, name), 1)
-        if self.num_candidates + self.num_random == 0:
+        if self.num_candidates == 0 and not self.num_random:
             raise InputError("num_candidates and num_random must not both be 0: there must be a start.")
         if self.outlier_probability is not None and not 0 < self.outlier_probability < 1:
             raise InputError(f"outlier_probability must be between 0 and 1, got {self.outlier_probability}.")
@@ -63,12 +69,22 @@ class VESSLSettings:
 
 
 PAPER = VESSLSettings(
-    num_candidates=0, num_random=1, progressive=True, multi_scale=True, outlier_probability=None, weight_count=0.0
+    num_candidates=0,
+    num_random=1,
+    multi_scale=True,
+    outlier_probability=None,
+    weight_count=0.0,
+    stage_steps=15,
+    level_stride=1,
 )
 """Deleforge, Forbes and Horaud (2013): one random start, from coarse to fine maps, with progressive masking."""
 
 BEST = VESSLSettings()
-"""Complete search over pairs of pieces, and a class of outliers; the bound chooses among the starts."""
+"""Search over sets of pieces, random starts too for three sources or more, and a class of outliers; the bound chooses.
+"""
+
+REVERBERANT = VESSLSettings(outlier_probability=None)
+"""`BEST` for rooms, where most bins would be outliers."""
 
 
 def vessl_model(
@@ -129,7 +145,10 @@ def infer_vessl(
     if settings.num_candidates:
         found = best_centers(model, cues, is_observed, key=key_search, num_candidates=settings.num_candidates)
         starts += [model.given_pieces(cues, is_observed, pieces) for pieces in found]
-    for key_one in jax.random.split(key_random, settings.num_random) if settings.num_random else ():
+    num_random = settings.num_random
+    if num_random is None:
+        num_random = 0 if num_sources <= _SEARCHED else _RANDOM_STARTS
+    for key_one in jax.random.split(key_random, num_random) if num_random else ():
         starts.append(_random_start(calibration, model, data, settings, key_one))
     algorithm = EM(tolerance=1e-7)
     if len(starts) == 1:
@@ -150,7 +169,11 @@ def _random_start(
 ) -> dict[str, Array] | Posterior:
     """Random positions, and what scales and levels make of them."""
     maps = calibration.maps if settings.multi_scale else calibration.maps[-1:]
-    levels = labels_of_levels(len(model.labels)) if settings.progressive else [np.arange(len(model.labels))]
+    levels = (
+        labels_of_levels(len(model.labels), settings.level_stride)
+        if settings.progressive
+        else [np.arange(len(model.labels))]
+    )
     pieces = jax.random.choice(key, len(calibration.ppam.log_weights), (model.num_sources,), replace=False)
     # Where the sources are is drawn; the labels that follow are tied as those of the first stage.
     start = model.replace(labels=jnp.asarray(levels[0])).given_pieces(*data, pieces)  # type: ignore[attr-defined]
@@ -212,10 +235,10 @@ def _outlier_precision(model: VESSL, cues: Array, is_observed: Array) -> Float[A
     return 1 / jnp.maximum(every + moment / 4, model.noise_variance)
 
 
-def labels_of_levels(num_frequencies: int) -> list[Int[np.ndarray, " f"]]:
+def labels_of_levels(num_frequencies: int, stride: int = 1) -> list[Int[np.ndarray, " f"]]:
     """The places of the labels at each level of progressive masking: one block, two, four, ... and untied at last."""
     levels = [
         np.arange(num_frequencies) * 2**level // num_frequencies * num_frequencies // 2**level
-        for level in range(int(np.ceil(log2(max(num_frequencies, 1)))))
+        for level in range(0, int(np.ceil(log2(max(num_frequencies, 1)))), stride)
     ]
     return [*levels, np.arange(num_frequencies)]

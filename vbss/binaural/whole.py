@@ -28,7 +28,7 @@ from vbss.separation.doubts import failures, poor_sources
 from vbss.separation.results import shares
 
 _RATE = 16000  # Hz, of the analysis without a calibration, where the recording's is not below
-_WIDEST_DELAY = 3 * 0.0875 / 343.0  # s: of low frequencies around a sphere of 8.75 cm (Kuhn, 1977)
+_RADIUS = 0.0875 / 343.0  # s, of a sphere of 8.75 cm in the place of a head
 _LEVEL_PRIOR = 3.0  # strength of the prior of MESSL-G
 _MOST_SOURCES = 8
 _NEAR = np.radians(10.0)
@@ -126,7 +126,8 @@ def _located(
     if samples.shape[1] < cues.stft.window_length:
         raise InputError(f"recording must last {cues.window} s or more, got {recording.samples.shape[1]} samples.")
     clock = Clock({})
-    spectrogram, differences, is_observed = clock("cues", _analysed(cues, samples, settings.margin, settings.share))
+    analysed = _analysed(cues, samples, settings.margin, settings.share, settings.reverberant)
+    spectrogram, differences, is_observed = clock("cues", analysed)
     if calibration is not None and model.startswith("vessl"):
         found = _by_vessl(calibration, differences, is_observed, num_sources, settings)
     else:
@@ -138,10 +139,11 @@ def _located(
 
 @eqx.filter_jit
 def _analysed(
-    cues: InterauralCues, samples: Float[Array, "2 samples"], margin: float, share: float
+    cues: InterauralCues, samples: Float[Array, "2 samples"], margin: float, share: float, only_rising: bool
 ) -> tuple[Complex[Array, "2 frames f"], Float[Array, "c f frames"], Any]:
     spectrogram = cues.analyse(samples)
-    is_observed = observed_bins(spectrogram, noise_power(spectrogram), margin=margin, share=share)
+    noise = noise_power(spectrogram)
+    is_observed = observed_bins(spectrogram, noise, margin=margin, share=share, only_rising=only_rising)
     return spectrogram, cues.cues(spectrogram), is_observed
 
 
@@ -206,7 +208,7 @@ def _by_messl(
     order = np.argsort(-delays, kind="stable")
     doubts = [] if found.status is Status.max_steps else [found.status.explanation]
     return {
-        "azimuths": np.arcsin(np.clip(delays[order] / _WIDEST_DELAY, -1, 1)),
+        "azimuths": _lateral_angles(delays[order]),
         "elevations": None,
         "positions": None,
         "delays": delays[order],
@@ -216,6 +218,12 @@ def _by_messl(
         "solution": found,
         "warnings": tuple(doubts),
     }
+
+
+def _lateral_angles(delays: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The inverse of Woodworth's law, delay = radius (angle + sin angle)."""
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 721)
+    return np.interp(delays, _RADIUS * (angles + np.sin(angles)), angles)
 
 
 @eqx.filter_jit

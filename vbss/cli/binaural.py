@@ -27,6 +27,9 @@ def add_binaural(parser: Parser) -> None:
         "masks alone). Without one, --model messl+nmf or messl finds delays between the ears",
     )  # fmt: skip
     group.add_argument(
+        "--reverberant", action="store_true", help="the recording is of a room: trust the beginnings of sounds (vessl)"
+    )
+    group.add_argument(
         "--preset", choices=("best", "paper"), default="best", help="how vessl is inferred (%(default)s)"
     )
 
@@ -112,7 +115,12 @@ def _number(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of `vbss.BinauralSettings` that the command line chooses; others belong to arrays."""
-    return {"model": arguments.model, "vessl": arguments.preset, "seed": arguments.seed}
+    return {
+        "model": arguments.model,
+        "vessl": arguments.preset,
+        "reverberant": arguments.reverberant,
+        "seed": arguments.seed,
+    }
 
 
 def _calibration(arguments: argparse.Namespace) -> "Calibration | None":

@@ -49,7 +49,8 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--pieces", "--num-pieces", type=at_least(1), nargs="+", metavar="K", dest="num_pieces",
-        help="affine pieces of the map, or growing numbers of them for --preset paper (one for 8 directions)",
+        help="affine pieces of the map, or growing numbers of them for --preset paper (one for 10 directions, or for 7 "
+        "azimuths)",
     )  # fmt: skip
     parser.add_argument("--level-only", action="store_true", help="learn level differences alone, no phase differences")
     parser.add_argument("--sample-rate", type=at_least(8000), default=16000, metavar="HZ", help="Hz (%(default)s)")
