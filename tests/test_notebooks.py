@@ -79,3 +79,10 @@ def test_prove_an_update(run):
     assert "FAILED" not in right and re.search(r"component .*FAILED", wrong)
     assert "ByHand converged" in text or "ByHand max_steps" in text
     assert "Mistaken bound_decreased" in text
+
+
+def test_two_ears(run):
+    outputs, text = run("two_ears.ipynb", step=40.0, seconds=1.0, sample_rate=8000)
+    assert len(images(outputs)) == 2
+    assert {"voice 1 is source", "voice 2 is source"} <= set(re.findall(r"voice \d is source", text))
+    assert "ms, about" in text

@@ -16,3 +16,4 @@ from vbss.scenes.speech_like import HIGH_VOICE as HIGH_VOICE
 from vbss.scenes.speech_like import LOW_VOICE as LOW_VOICE
 from vbss.scenes.speech_like import Speaker as Speaker
 from vbss.scenes.speech_like import speech_like as speech_like
+from vbss.scenes.structural_head import structural_head as structural_head
