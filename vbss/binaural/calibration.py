@@ -17,6 +17,8 @@ from vbss.scenes import HeadResponses
 
 _DIRECTIONS_PER_PIECE = {1: 7, 2: 10}  # of azimuths, and of azimuths and elevations
 _STEPS = 100
+_FEWEST_DIRECTIONS = 4
+_SAME = 1e-6  # rad, by which elevations that are the same may differ in a file
 
 
 class Calibration(eqx.Module):
@@ -96,6 +98,7 @@ def calibrate_from_recordings(
         InputError: for a recording of other than two channels or of a sample rate below the cues'.
     """
     cues = InterauralCues() if cues is None else cues
+    _check_count(len(recordings))
     temporal_mean = jax.jit(cues.temporal_mean)
     values = []
     for recording, _, _ in recordings:
@@ -121,14 +124,13 @@ def calibrate_from_cues(
 
     Where all elevations are the same, they are left out.
     """
-    if len(directions) < 4:
-        raise InputError(f"a calibration needs at least 4 directions, got {len(directions)}.")
-    if np.ptp(directions[:, 1]) == 0:
+    _check_count(len(directions))
+    if np.ptp(directions[:, 1]) < _SAME:
         directions = directions[:, :1]
     default = max(1, round(len(directions) / _DIRECTIONS_PER_PIECE[directions.shape[1]]))
     numbers = [default] if num_pieces is None else np.atleast_1d(np.asarray(num_pieces)).tolist()
     numbers = [whole_number("num_pieces", number, 1, len(directions)) for number in numbers]
-    if sorted(set(numbers)) != numbers:
+    if not numbers or sorted(set(numbers)) != numbers:
         raise InputError(f"num_pieces must grow, got {numbers}.")
     positions = jnp.asarray(directions, jnp.float32)
     present = jnp.asarray(values.reshape(len(values), -1)[:, np.asarray(cues.is_cue).reshape(-1)], jnp.float32)
@@ -162,6 +164,11 @@ def held_out_scores(
 ) -> Float[np.ndarray, " maps"]:
     """The mean log likelihood, nats, of pairs that the maps were not fitted to: the highest is the number to take."""
     return np.array([float(ppam.log_likelihood(positions, cues).mean()) for ppam in maps])
+
+
+def _check_count(count: int) -> None:
+    if count < _FEWEST_DIRECTIONS:
+        raise InputError(f"a calibration needs at least {_FEWEST_DIRECTIONS} directions, got {count}.")
 
 
 def check_binaural(recording: Recording, cues: InterauralCues) -> None:

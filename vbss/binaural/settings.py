@@ -61,6 +61,8 @@ class BinauralSettings:
             one_of("vessl", self.vessl, PRESETS)
         for name in ("share", "pseudo_count"):
             positive(name, getattr(self, name))
+        if self.share > 1:
+            raise InputError(f"share must be at most 1, got {self.share!r}.")
         if not 0 <= self.margin < np.inf:
             raise InputError(f"margin must be a number of dB, 0 or more, got {self.margin!r}.")
         for name, low in (("max_steps", 1), ("num_components", 1), ("max_sum_steps", 1), ("seed", 0)):

@@ -82,6 +82,8 @@ def separate_binaural(
     masks = jnp.concatenate([even, masks], 1)
     identity = jnp.broadcast_to(jnp.eye(2, dtype=mixture.dtype), (mixture.shape[1], 2, 2))
     analysis, key, doubts = Analysis(mixture, identity, (0, 1)), jax.random.key(result.settings.seed), []
+    if result.solution.status in (Status.nonfinite, Status.interrupted):
+        output = Masking()
     sounds = output(analysis, masks, key=key, progress=progress)
     if isinstance(output, SumModel) and sounds.solution is not None:
         clock("sum model", sounds.spectrograms)
@@ -239,6 +241,8 @@ def _at_rate(
     """The images at the recording's rate, length, level and precision."""
     num_samples, level = recording.samples.shape[1], np.abs(recording.samples).max()
     images = np.zeros((*heard.shape[:2], num_samples), recording.samples.dtype)
+    if not np.isfinite(heard).all():  # of an inference that failed
+        return np.full_like(images, np.nan)
     for image, of_source in zip(images, heard, strict=True):
         if of_source.any():
             sound = resample(Recording(of_source, sample_rate), recording.sample_rate).samples

@@ -143,9 +143,9 @@ def _calibration(arguments: argparse.Namespace) -> "Calibration | None":
 def _told(source: dict[str, Any]) -> str:
     """Where a source is, in words."""
     azimuth, elevation = source["azimuth_degrees"], source["elevation_degrees"]
-    told = f"azimuth {azimuth:.0f} degrees"
+    told = f"azimuth {round(azimuth)} degrees"
     if elevation is not None:
-        told += f", elevation {elevation:.0f}"
+        told += f", elevation {round(elevation)}"
     if source["delay_seconds"] is not None:
         told += f" (left ear earlier by {1000 * source['delay_seconds']:.2f} ms)"
     return told

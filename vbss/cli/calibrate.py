@@ -1,6 +1,7 @@
 """`vbss calibrate`: what a head does to sound, learnt once and kept in a file."""
 
 import argparse
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,8 @@ def _run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--out {str(arguments.out)!r} must name a file in an existing folder.")
     if out in (path.resolve() for path in (arguments.head, arguments.recordings) if path is not None):
         raise InputError(f"--out {str(arguments.out)!r} is what is to be read: name another file.")
+    if out.exists() and not _is_saved(out):
+        raise InputError(f"--out {str(arguments.out)!r} is there and no earlier calibration: name another file.")
 
     from vbss.audio import InterauralCues
     from vbss.storage import save
@@ -98,6 +101,17 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"{arguments.out}: {count} {angles} of {calibration.name or 'a head'}, maps of {pieces} pieces")
 
 
+def _is_saved(path: Path) -> bool:
+    """Whether a file is one that `vbss.save` wrote."""
+    from vbss.storage.layout import HEADER
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return HEADER in archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
 def _calibrated(arguments: argparse.Namespace, cues: "InterauralCues") -> "Calibration":
     from math import radians
 
@@ -109,5 +123,11 @@ def _calibrated(arguments: argparse.Namespace, cues: "InterauralCues") -> "Calib
         recordings = read_calibration_recordings(arguments.recordings)
         return calibrate_from_recordings(recordings, cues, name=arguments.recordings.name, **options)
     (left, right), (low, high) = ([radians(a) for a in pair] for pair in (arguments.azimuths, arguments.elevations))
-    heads = HeadResponses.read(arguments.head).within((left, right), (low, high))
+    heads = HeadResponses.read(arguments.head)
+    try:
+        heads = heads.within((left, right), (low, high))
+    except InputError as error:
+        raise InputError(
+            f"--azimuths and --elevations leave none of the {len(heads)} directions of {str(arguments.head)!r}."
+        ) from error
     return calibrate(heads, cues, seconds=arguments.seconds, **options)

@@ -41,6 +41,12 @@ class LinearNormal(ExponentialFamily):
                 "LinearNormal: coefficients and regressors must end with the same axis, got "
                 f"{self.coefficients.axes!r} and {self.regressors.axes!r}"
             )
+        sizes = self.coefficients.array.shape[-1:], self.regressors.array.shape[-1:]
+        if not self.coefficients.axes or sizes[0] != sizes[1]:
+            raise ValueError(
+                f"LinearNormal: coefficients and regressors must have an event axis of one size, got shapes "
+                f"{self.coefficients.array.shape} and {self.regressors.array.shape}"
+            )
 
     @property
     def event_shape(self):

@@ -1,6 +1,6 @@
 """Several starts of one recording, of which the bound chooses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -16,6 +16,7 @@ from vbss.inference.em import EM
 from vbss.inference.fit import checked_key, fit, prepare
 from vbss.inference.loop import LONGEST_CHUNK, fingerprint, judged, real_dtype, run_chunk, strong
 from vbss.inference.solution import Solution, Status
+from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
 
 
@@ -47,10 +48,15 @@ def fit_best(
         InputError: as of `vbss.fit`, or without a start.
     """
     algorithm = EM() if algorithm is None else algorithm
+    if not isinstance(algorithm, Algorithm):
+        raise InputError(f"algorithm must be a vbss algorithm such as vbss.EM(), got {type(algorithm).__name__}")
     trial_steps = whole_number("trial_steps", trial_steps, 1, LONGEST_CHUNK)
     max_steps = algorithm.default_steps if max_steps is None else whole_number("max_steps", max_steps, 0)
     if not starts:
         raise InputError("starts must hold at least one start")
+    for start in starts:
+        if not isinstance(start, Mapping | AbstractPosterior):
+            raise InputError(f"starts must be mappings of sites or posteriors, got a {type(start).__name__}")
     key = checked_key(key)
     if len(starts) == 1 or max_steps == 0:
         return fit(model, data, algorithm, key=key, start=starts[0], max_steps=max_steps)

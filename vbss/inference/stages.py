@@ -49,6 +49,8 @@ def fit_stages(
         InputError: for models of different shapes or with learnt fields; else as of `vbss.fit`.
     """
     algorithm = EM() if algorithm is None else algorithm
+    if not isinstance(algorithm, EM):
+        raise InputError(f"algorithm must be a vbss.EM, got {type(algorithm).__name__}")
     steps = whole_number("steps", steps, 1, LONGEST_CHUNK)
     if not models or any(model.parameter_kinds() for model in models):
         raise InputError("models must be at least one, without learnt fields")
@@ -58,6 +60,7 @@ def fit_stages(
     ):
         raise InputError("models must differ in the values of their arrays alone")
     arguments = prepare(models[0], data)
+    start = start.posterior if isinstance(start, Solution) else start
     posterior = algorithm.begin(models[0], arguments, start, checked_key(key))
     static = eqx.filter(models[0], eqx.is_array, inverse=True)
     arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[eqx.filter(strong(m), eqx.is_array) for m in models])

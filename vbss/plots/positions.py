@@ -1,10 +1,11 @@
 """Posteriors of positions around a head, and of delays between its ears."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
+from vbss.compilation import compiled
 from vbss.errors import InputError
 from vbss.plots.colors import source_color
 
@@ -40,7 +41,7 @@ def plot_positions(ax: "matplotlib.axes.Axes", positions: "PiecewisePosterior") 
     spans = [_span(means[..., axis], peaks[:, axis]) for axis in range(peaks.shape[1])]
     grid = np.stack(np.meshgrid(*spans, indexing="ij"), -1)
     points = np.radians(grid.reshape(-1, 1, peaks.shape[1])).astype(means.dtype)
-    densities = np.asarray(positions.mixture.log_prob(points))
+    densities = np.asarray(_log_densities(positions, points))
     for source, (peak, log_density) in enumerate(zip(peaks, densities.T, strict=True)):
         color, depth = source_color(source), log_density - log_density.max()
         label = f"source {source + 1}: " + ", ".join(f"{angle:.0f}°" for angle in peak)
@@ -55,6 +56,12 @@ def plot_positions(ax: "matplotlib.axes.Axes", positions: "PiecewisePosterior") 
         ax.plot(*peak, marker="o", color=color, markeredgecolor="white", linestyle="", label=label)
     ax.set(xlabel="azimuth (degrees)", xlim=(spans[0][-1], spans[0][0]))
     ax.set_ylabel("elevation (degrees)" if peaks.shape[1] == 2 else "log density below its peak (nats)")
+
+
+@compiled
+def _log_densities(positions: Any, points: Float[np.ndarray, "p 1 l"]) -> Any:
+    """Of every source's position, (p, n)."""
+    return positions.mixture.log_prob(points)
 
 
 def plot_delays(
