@@ -16,6 +16,7 @@ from vbss.models import PPAM
 from vbss.scenes import HeadResponses
 
 _DIRECTIONS_PER_PIECE = {1: 7, 2: 10}  # of azimuths, and of azimuths and elevations
+_FEWEST_PIECES = 3
 _STEPS = 100
 _FEWEST_DIRECTIONS = 4
 _SAME = 1e-6  # rad, by which elevations that are the same may differ in a file
@@ -127,7 +128,7 @@ def calibrate_from_cues(
     _check_count(len(directions))
     if np.ptp(directions[:, 1]) < _SAME:
         directions = directions[:, :1]
-    default = max(1, round(len(directions) / _DIRECTIONS_PER_PIECE[directions.shape[1]]))
+    default = max(_FEWEST_PIECES, round(len(directions) / _DIRECTIONS_PER_PIECE[directions.shape[1]]))
     numbers = [default] if num_pieces is None else np.atleast_1d(np.asarray(num_pieces)).tolist()
     numbers = [whole_number("num_pieces", number, 1, len(directions)) for number in numbers]
     if not numbers or sorted(set(numbers)) != numbers:

@@ -165,7 +165,7 @@ class PPAM(Model):
     @property
     def pieces(self) -> AffinePieces:
         """The map about its pieces' centres; the cues are centred."""
-        maps = jnp.swapaxes(ppam_closed_forms.about_centers(self), 0, 1)
+        maps = jnp.swapaxes(ppam_closed_forms.about(self, self.centers), 0, 1)
         return AffinePieces.of_maps(self.log_weights, self.centers, self.position_precision, maps)
 
     def forward(self, positions: Float[Array, "n l"]) -> dist.MixtureSameFamily:

@@ -1,8 +1,9 @@
-"""Hand-derived updates of the probabilistic piecewise affine mapping, each pass over the data one product of matrices.
+"""Hand-derived updates of the probabilistic piecewise affine mapping, each pass over the data products of matrices.
 
-The regressors are taken about the present centres, x~_nk = [x_n - c_k; 1], where little cancels. Of N positions, D cues
-and K pieces, an iteration costs 4 N D K (L + 1) operations, one product for the moments and one for the pieces; missing
-cues add as many products as x~ x~' has entries.
+Regressors are taken about a point of each piece, x~_nk = [x_n - c_k; 1], where little cancels; of the moments it is the
+mean of the piece's positions, which the bound and all updates have in common. Of N positions, D cues and K pieces, an
+iteration costs 4 N D K (L + 1) operations, half of them for the moments and half for the pieces; missing cues add as
+many products as x~ x~' has entries. Arrays of N K numbers have these two axes alone, one array for each regressor.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,13 +21,15 @@ from vbss.triangular import cholesky, solve_lower, solve_upper
 
 
 class _Moments(NamedTuple):
-    """Of the regressors about the centres, weighted by the pieces' probabilities; missing cues left out.
+    """Of the regressors about the means, weighted by the pieces' probabilities; missing cues left out.
 
     Attributes:
+        means: of the positions of each piece, (K, L).
         cross: sum_n r o y x~, (K, D, L + 1).
         square: sum_n r o x~ x~', packed, (K, D or 1, P).
     """
 
+    means: Array
     cross: Array
     square: Array
 
@@ -43,38 +46,44 @@ def _cues(model: Any, data: tuple) -> tuple[Array, Array | None]:
     return jnp.where(data[2], centred, 0), data[2].astype(centred.dtype)
 
 
-def _regressors(model: Any, positions: Array) -> Float[Array, "n k i"]:
-    offset = positions[:, None] - model.centers[None]
-    return jnp.concatenate([offset, jnp.ones_like(offset[..., :1])], -1)
+def _regressors(positions: Float[Array, "n l"], points: Float[Array, "k l"]) -> list[Array]:
+    """The entries of x~, each (N, K); the last one, 1, is left to broadcast."""
+    offsets = [positions[:, i, None] - points[None, :, i] for i in range(positions.shape[1])]
+    return [*offsets, jnp.ones((1, 1), positions.dtype)]
+
+
+def _means(model: Any, probs: Float[Array, "n k"], positions: Float[Array, "n l"]) -> Float[Array, "k l"]:
+    """Of the positions of each piece; a piece without positions has its centre."""
+    counts = probs.sum(0)[:, None]
+    return jnp.where(counts > 0, _product(probs.T, positions) / jnp.where(counts > 0, counts, 1), model.centers)
 
 
 def _moments(model: Any, posterior: Posterior, data: tuple) -> _Moments:
     probs = _probs(posterior)
     cues, is_observed = _cues(model, data)
-    regressors = _regressors(model, data[0])
-    num, num_pieces, size = regressors.shape
-    weighted = probs[..., None] * regressors
-    cross = _product(weighted.reshape(num, -1).T, cues).reshape(num_pieces, size, -1)
-    rows, columns, _, _ = pairs(size)
-    square = weighted[..., rows] * regressors[..., columns]
+    means = _means(model, probs, data[0])
+    regressors = _regressors(data[0], means)
+    weighted = [probs * regressor for regressor in regressors]
+    cross = jnp.stack([_product(weight.T, cues) for weight in weighted], -1)
+    rows, columns, _, _ = pairs(len(regressors))
+    products = [weighted[i] * regressors[j] for i, j in zip(rows, columns, strict=True)]
     if is_observed is None:
-        return _Moments(jnp.swapaxes(cross, 1, 2), square.sum(0)[:, None])
-    square = _product(square.reshape(num, -1).T, is_observed).reshape(num_pieces, len(rows), -1)
-    return _Moments(jnp.swapaxes(cross, 1, 2), jnp.swapaxes(square, 1, 2))
+        return _Moments(means, cross, jnp.stack([product.sum(0)[:, None] for product in products], -1))
+    return _Moments(means, cross, jnp.stack([_product(product.T, is_observed) for product in products], -1))
 
 
-def about_centers(model: Any) -> Float[Array, "k d i"]:
-    """The coefficients of the regressors about the centres: [A m], m = A c + b."""
+def about(model: Any, points: Float[Array, "k l"]) -> Float[Array, "k d i"]:
+    """The coefficients of the regressors about some points: [A m], m = A c + b."""
     slopes, offsets = model.coefficients[..., :-1], model.coefficients[..., -1]
-    values = offsets + jnp.einsum("kdl,kl->kd", slopes, model.centers, precision="highest")
+    values = offsets + jnp.einsum("kdl,kl->kd", slopes, points, precision="highest")
     return jnp.concatenate([slopes, values[..., None]], -1)
 
 
-def _shift(model: Any) -> Float[Array, "k i j"]:
+def _shift(points: Float[Array, "k l"]) -> Float[Array, "k i j"]:
     """The matrix J of [A b]' = J [A m]', with b = m - A c."""
-    num_pieces, size = model.centers.shape
-    identity = jnp.broadcast_to(jnp.eye(size + 1, dtype=model.centers.dtype), (num_pieces, size + 1, size + 1))
-    return identity.at[:, size, :size].set(-model.centers)
+    num_pieces, size = points.shape
+    identity = jnp.broadcast_to(jnp.eye(size + 1, dtype=points.dtype), (num_pieces, size + 1, size + 1))
+    return identity.at[:, size, :size].set(-points)
 
 
 def log_weights(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
@@ -86,9 +95,7 @@ def log_weights(model: Any, posterior: Posterior, data: tuple, observations: Obs
 
 def centers(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """c_k = sum_n r_nk x_n / n_k; a piece without positions keeps its own."""
-    probs = _probs(posterior)
-    counts = probs.sum(0)[:, None]
-    return jnp.where(counts > 0, _product(probs.T, data[0]) / jnp.where(counts > 0, counts, 1), model.centers)
+    return _means(model, _probs(posterior), data[0])
 
 
 def position_precision(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
@@ -110,7 +117,8 @@ def coefficients(model: Any, posterior: Posterior, data: tuple, observations: Ob
 
     In [A m] the prior kappa |[A b]|^2 is kappa [A m] J' J [A m]'.
     """
-    moments, shift = _moments(model, posterior, data), _shift(model)
+    moments = _moments(model, posterior, data)
+    shift = _shift(moments.means)
     *_, place = pairs(shift.shape[-1])
     ridge = model.ridge * jnp.einsum("kji,kjl->kil", shift, shift, precision="highest")
     square = moments.square[..., place] + ridge[:, None]
@@ -120,7 +128,7 @@ def coefficients(model: Any, posterior: Posterior, data: tuple, observations: Ob
     factor = cholesky(jnp.where(is_dead, identity, square))
     factor = jnp.broadcast_to(factor, (*moments.cross.shape, moments.cross.shape[-1]))
     found = solve_upper(factor, solve_lower(factor, moments.cross[..., None]))[..., 0]
-    found = jnp.where(is_dead[..., 0], about_centers(model), found)
+    found = jnp.where(is_dead[..., 0], about(model, moments.means), found)
     return jnp.einsum("kij,kdj->kdi", shift, found, precision="highest")
 
 
@@ -136,7 +144,8 @@ def noise_precision(model: Any, posterior: Posterior, data: tuple, observations:
 
 def _residuals(model: Any, posterior: Posterior, data: tuple) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     """How often each cue was observed, and sum_nk r o (y - a x - b)^2."""
-    moments, found = _moments(model, posterior, data), about_centers(model)
+    moments = _moments(model, posterior, data)
+    found = about(model, moments.means)
     cues, is_observed = _cues(model, data)
     rows, columns, multiplicity, _ = pairs(found.shape[-1])
     twice = jnp.asarray(multiplicity, found.dtype)
@@ -149,22 +158,14 @@ def _residuals(model: Any, posterior: Posterior, data: tuple) -> tuple[Float[Arr
 def log_joint(model: Any, data: tuple) -> Float[Array, "n k"]:
     """log pi_k + log N(x; c_k, Gamma_k) + sum_d o log N(y_d; a x + b, sigma_d^2)."""
     cues, is_observed = _cues(model, data)
-    found, regressors = about_centers(model), _regressors(model, data[0])
-    num, num_pieces, size = regressors.shape
+    found, regressors = about(model, model.centers), _regressors(data[0], model.centers)
     precision = model.noise_precision
-    by_features = jnp.swapaxes(found, 1, 2).reshape(num_pieces * size, -1)
-    linear = _product(cues * precision[None], by_features.T).reshape(num, num_pieces, size)
-    fit = (linear * regressors).sum(-1)
-    rows, columns, multiplicity, _ = pairs(size)
-    twice = jnp.asarray(multiplicity, found.dtype).reshape(1, 1, -1)
-    outer = regressors[..., rows] * regressors[..., columns]
-    squares = precision[None, :, None] * twice * found[..., rows] * found[..., columns]
-    if is_observed is None:
-        fit = fit - jnp.einsum("kp,nkp->nk", squares.sum(1), outer, precision="highest") / 2
-    else:
-        by_pairs = jnp.swapaxes(squares, 1, 2).reshape(num_pieces * len(rows), -1)
-        weights = _product(is_observed, by_pairs.T).reshape(num, num_pieces, len(rows))
-        fit = fit - (weights * outer).sum(-1) / 2
+    weighted = cues * precision[None]
+    fit = sum(_product(weighted, found[..., i].T) * regressor for i, regressor in enumerate(regressors))
+    for i, j, multiplicity in zip(*pairs(len(regressors))[:3], strict=True):
+        square = float(multiplicity / 2) * precision[None] * found[..., i] * found[..., j]
+        of_cues = square.sum(-1)[None] if is_observed is None else _product(is_observed, square.T)
+        fit = fit - of_cues * regressors[i] * regressors[j]
     log_precision = (jnp.log(precision) - log(2 * pi))[None]
     each = (log_precision if is_observed is None else is_observed * log_precision) - precision[None] * cues**2
     return position_log_densities(model.pieces, data[0]) + fit + each.sum(-1, keepdims=True) / 2
