@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import vbss
@@ -22,7 +22,7 @@ SHAPE, GROUPS, STEPS = (40, 2), 3, 4
 
 @pytest.fixture(scope="module")
 def data():
-    groups = jr.randint(jr.key(0), (SHAPE[0], 1), 0, 2)
+    groups = jr.bernoulli(jr.key(0), 0.5, (SHAPE[0], 1)).astype(float)
     return jr.normal(jr.key(1), SHAPE) + 3.0 * groups
 
 
@@ -136,9 +136,9 @@ def test_levels_are_nested_and_grow_to_single_frequencies(num_frequencies, strid
         assert np.ptp(counts) <= 1
 
 
-@pytest.mark.parametrize("num_frequencies", [5, 12])
-def test_the_bound_never_falls_from_level_to_level(num_frequencies):
-    keys = jr.split(jr.key(num_frequencies), 4)
+def test_the_bound_never_falls_from_level_to_level():
+    num_frequencies = 5  # no power of two
+    keys = jr.split(jr.key(0), 4)
     positions = jr.uniform(keys[0], (40, 1), minval=-1.0, maxval=1.0)
     cues = 4 * jnp.sin(2 * positions @ jr.normal(keys[1], (1, num_frequencies)))
     ppam = vbss.fit(PPAM.init(positions, cues, 4), (positions, cues), max_steps=10).model

@@ -48,7 +48,9 @@ def test_derivation_holds_without_priors():
 @settings(max_examples=8)
 @given(st.integers(0, 2**31 - 1))
 def test_the_bound_never_falls(seed):
-    positions, cues, is_observed = (jnp.asarray(a, a.dtype if a.dtype == bool else jnp.float32) for a in problem(seed))
+    positions, cues, is_observed = (
+        jnp.asarray(a, a.dtype if a.dtype == bool else jnp.float32) for a in problem(seed, num=60)
+    )
     model = PPAM.init(positions, cues, 4)
     solution = vbss.fit(model, (positions, cues, is_observed), key=jr.key(seed), max_steps=30)
     assert solution.status in (vbss.Status.converged, vbss.Status.max_steps)

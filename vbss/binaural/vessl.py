@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vbss.binaural.calibration import Calibration
 from vbss.errors import InputError, positive, whole_number
 from vbss.inference import EM, Solution, fit
+from vbss.inference.loop import LONGEST_CHUNK
 from vbss.inference.restarts import fit_best
 from vbss.inference.stages import fit_stages
 from vbss.models import PPAM, VESSL
@@ -37,9 +38,9 @@ class VESSLSettings:
         multi_scale: whether random starts go through all maps of the calibration, from the coarsest to the finest.
         outlier_probability: of bins of no source; None for no such class.
         weight_count: bins of each source seen before at each frequency.
-        trial_steps: of each start, before the best goes on.
+        trial_steps: of each start, before the best goes on; up to 50.
         max_steps: of the best.
-        stage_steps: of each scale and level.
+        stage_steps: of each scale and level; up to 50.
         level_stride: each level has this power of two times the blocks of the last.
     """
 
@@ -58,7 +59,9 @@ class VESSLSettings:
         for name in ("num_candidates", "num_random"):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name), 0)
-        for name in ("trial_steps", "max_steps", "stage_steps", "level_stride"):
+        for name in ("trial_steps", "stage_steps"):
+            whole_number(name, getattr(self, name), 1, LONGEST_CHUNK)
+        for name in ("max_steps", "level_stride"):
             whole_number(name, getattr(self, name), 1)
         if self.num_candidates == 0 and not self.num_random:
             raise InputError("num_candidates and num_random must not both be 0: there must be a start.")
@@ -95,7 +98,11 @@ def vessl_model(
     settings: VESSLSettings = BEST,
     ppam: PPAM | None = None,
 ) -> VESSL:
-    """The model of a recording: outliers spread as far as directions and a quarter of the recording's own cues do."""
+    """The model of a recording: outliers spread as far as directions and a quarter of the recording's own cues do.
+
+    Raises:
+        InputError: for cues of another shape, or nothing observed.
+    """
     ppam = calibration.ppam if ppam is None else ppam
     is_cue = calibration.cues.is_cue
     variances = jnp.array([_LEVEL_VARIANCE] + [_PHASE_VARIANCE] * (len(is_cue) - 1), cues.dtype)
@@ -107,6 +114,7 @@ def vessl_model(
         weight_count=settings.weight_count,
         outlier_probability=settings.outlier_probability,
     )
+    model.validate(cues, is_observed)
     if settings.outlier_probability is None:
         return model
     return model.replace(outlier_precision=_outlier_precision(model, cues, is_observed))  # type: ignore[return-value]
@@ -136,10 +144,13 @@ def infer_vessl(
     """
     key = jax.random.key(0) if key is None else key
     num_pieces = len(calibration.ppam.log_weights)
-    whole_number("num_sources", num_sources, 1, num_pieces)
+    if whole_number("num_sources", num_sources, 1) > num_pieces:
+        raise InputError(
+            f"num_sources ({num_sources}) must not exceed the {num_pieces} pieces of the calibration's map; "
+            "calibrate with more directions or pieces."
+        )
     model = vessl_model(calibration, cues, is_observed, num_sources, settings)
     data = (cues, is_observed)
-    model.validate(*data)
     key_search, key_random, key_fit = jax.random.split(key, 3)
     starts: list[Any] = []
     if settings.num_candidates:

@@ -100,7 +100,7 @@ def separate_binaural(
         **known | {"warnings": (*result.warnings, *doubts), "seconds": clock.seconds},
         images=images,
         sample_rate=recording.sample_rate,
-        energy_shares=shares(np.sum(np.square(images, dtype=np.float64), axis=(1, 2))),
+        energy_shares=shares(np.sum(np.square(heard, dtype=np.float64), axis=(1, 2))),
         sum_solution=sounds.solution,
         expected_sdr=expected_sdr,
     )

@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from vbss.compilation import compiled
+from vbss.context import relaxed_promotion
 from vbss.errors import InputError
 from vbss.plots.colors import source_color
 
@@ -18,6 +21,8 @@ _STEP = 1.0  # degrees
 _MARGIN = 10.0  # degrees beyond what matters
 _SHARE = 0.2  # of the map that the contours hold
 _LEVELS = 8
+_CHUNK = 4096  # points at a time: bounds the memory
+_LIMITS = (180.0, 90.0)  # degrees, of azimuths and elevations; pieces that explain nothing may be anywhere
 
 
 def plot_positions(ax: "matplotlib.axes.Axes", positions: "PiecewisePosterior") -> None:
@@ -38,10 +43,10 @@ def plot_positions(ax: "matplotlib.axes.Axes", positions: "PiecewisePosterior") 
     if peaks.shape[1] not in (1, 2):
         raise InputError(f"positions must be azimuths, or azimuths and elevations, got {peaks.shape[1]} coordinates.")
     means = np.degrees(np.asarray(positions.means))
-    spans = [_span(means[..., axis], peaks[:, axis]) for axis in range(peaks.shape[1])]
+    spans = [_span(means[..., axis], peaks[:, axis], _LIMITS[axis]) for axis in range(peaks.shape[1])]
     grid = np.stack(np.meshgrid(*spans, indexing="ij"), -1)
     points = np.radians(grid.reshape(-1, 1, peaks.shape[1])).astype(means.dtype)
-    densities = np.asarray(_log_densities(positions, points))
+    densities = np.asarray(_log_densities(positions, jnp.asarray(points)))
     for source, (peak, log_density) in enumerate(zip(peaks, densities.T, strict=True)):
         color, depth = source_color(source), log_density - log_density.max()
         label = f"source {source + 1}: " + ", ".join(f"{angle:.0f}°" for angle in peak)
@@ -59,9 +64,11 @@ def plot_positions(ax: "matplotlib.axes.Axes", positions: "PiecewisePosterior") 
 
 
 @compiled
-def _log_densities(positions: Any, points: Float[np.ndarray, "p 1 l"]) -> Any:
+def _log_densities(positions: Any, points: Float[Array, "p 1 l"]) -> Float[Array, "p n"]:
     """Of every source's position, (p, n)."""
-    return positions.mixture.log_prob(points)
+    mixture = positions.mixture
+    with relaxed_promotion():
+        return jax.lax.map(mixture.log_prob, points, batch_size=_CHUNK).astype(points.dtype)
 
 
 def plot_delays(
@@ -83,7 +90,10 @@ def plot_delays(
     ax.set(xlabel="delay of the right ear (ms)", ylabel="probability", xlim=(1000 * delays[-1], 1000 * delays[0]))
 
 
-def _span(means: Float[np.ndarray, "n k"], peaks: Float[np.ndarray, " n"]) -> Float[np.ndarray, " points"]:
-    """Degrees that hold all pieces' means that may matter, and the peaks."""
+def _span(
+    means: Float[np.ndarray, "n k"], peaks: Float[np.ndarray, " n"], limit: float
+) -> Float[np.ndarray, " points"]:
+    """Degrees that hold all pieces' means that may matter, and the peaks, within the limit."""
     low, high = np.quantile(means, [0.05, 0.95])
-    return np.arange(min(low, peaks.min()) - _MARGIN, max(high, peaks.max()) + _MARGIN + _STEP, _STEP)
+    low, high = np.clip([min(low, peaks.min()), max(high, peaks.max())], -limit, limit)
+    return np.arange(low - _MARGIN, high + _MARGIN + _STEP, _STEP)

@@ -178,7 +178,7 @@ def _read_cipic(path: Path) -> HeadFile:
     try:
         arrays = loadmat(path, variable_names=["hrir_l", "hrir_r"])
         ears = [np.asarray(arrays[name], np.float64) for name in ("hrir_l", "hrir_r")]
-    except (OSError, KeyError, ValueError, NotImplementedError, TypeError) as error:
+    except Exception as error:  # scipy raises many kinds, and some of its own
         raise InputError(f"{str(path)!r} must be a .mat file of hrir_l and hrir_r, as CIPIC's ({error}).") from error
     grid = (len(_CIPIC_AZIMUTHS), len(_CIPIC_ELEVATIONS))
     if ears[0].shape != ears[1].shape or ears[0].ndim != 3 or ears[0].shape[:2] != grid:
