@@ -8,11 +8,8 @@ from binaural_systems import Found
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
-from vbss.metrics import angular_error
+from vbss.metrics import angular_error, pairwise_ratios
 from vbss.scenes import BinauralScene
-
-_FILTER_LENGTH = 512  # taps of the distortion filter that BSS Eval forgives
-_LIMIT = 120.0  # dB; beyond it the ratio is rounding error
 
 
 def scene_fingerprint(scene: BinauralScene) -> str:
@@ -74,26 +71,6 @@ def _ratios_of_ears(
     references: Float[np.ndarray, "sources 2 samples"], estimates: Float[np.ndarray, "sources 2 samples"]
 ) -> tuple[Float[np.ndarray, "sources sources"], Float[np.ndarray, "sources sources"]]:
     """SDR and SIR of every estimate as every source, dB, means over the ears."""
-    from fast_bss_eval.numpy import square_cosine_metrics
-
-    ratios = []
-    for ear in range(2):
-        signals = (_full_scale(images[:, ear].astype(np.float64)) for images in (references, estimates))
-        # Shares of an estimate's energy: in the span of one filtered reference, and of all of them.
-        own, all_sources = square_cosine_metrics(*signals, filter_length=_FILTER_LENGTH)
-        ratios.append((_decibels(own), _decibels(own / np.where(all_sources > 0, all_sources, 1.0))))
+    ratios = [pairwise_ratios(references[:, ear], estimates[:, ear]) for ear in range(2)]
     sdr, sir = np.mean(ratios, axis=0)
     return sdr, sir
-
-
-def _full_scale(signals: np.ndarray) -> np.ndarray:
-    """Signals with peak one: the library does not normalise those whose norm is below 1e-6."""
-    peaks = np.max(np.abs(signals), axis=1, keepdims=True)
-    return signals / np.where(peaks > 0, peaks, 1.0)
-
-
-def _decibels(share: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Ratio of a share of the energy to the rest of it, dB, within the limits."""
-    tiny = np.finfo(float).tiny
-    ratio = np.log10(np.maximum(share, tiny)) - np.log10(np.maximum(1.0 - share, tiny))
-    return np.clip(10.0 * ratio, -_LIMIT, _LIMIT)

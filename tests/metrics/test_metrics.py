@@ -3,7 +3,7 @@ import pytest
 from scipy import signal
 
 from vbss.errors import InputError
-from vbss.metrics import angular_error, separation_ratios, signal_to_distortion_ratio
+from vbss.metrics import angular_error, pairwise_ratios, separation_ratios, signal_to_distortion_ratio
 
 
 @pytest.fixture
@@ -138,3 +138,15 @@ def test_angular_error_goes_the_short_way_round():
 def test_angular_error_broadcasts():
     assert angular_error(np.zeros((3, 1)), np.zeros(2)).shape == (3, 2)
     assert angular_error(0.0, 1.0) == pytest.approx(1.0)
+
+
+def test_ratios_of_every_pair_hold_those_of_the_best_match():
+    rng = np.random.default_rng(3)
+    references = rng.normal(size=(2, 4000))
+    estimates = references[::-1] + 0.1 * rng.normal(size=(2, 4000))
+    sdr, sir = pairwise_ratios(references, estimates)
+    best = separation_ratios(references, estimates)
+    assert best.permutation.tolist() == [1, 0]
+    np.testing.assert_allclose(sdr[[0, 1], [1, 0]], best.sdr)
+    np.testing.assert_allclose(sir[[0, 1], [1, 0]], best.sir)
+    assert sdr[0, 0] < 0 < sdr[0, 1]

@@ -44,27 +44,37 @@ def separation_ratios(references: Shaped[np.ndarray, "..."], estimates: Shaped[n
     Raises:
         InputError: if shapes do not fit, samples are too few or not finite, or a reference is silent.
     """
-    from fast_bss_eval import numpy as fast_bss_eval
-
     references, estimates = _checked_signals(references, estimates)
     if len(estimates) < len(references):
         raise InputError(
             f"estimates must be at least as many as references, got {len(estimates)} for {len(references)}."
         )
     references, estimates = _full_scale(references), _full_scale(estimates)
-    # Shares of an estimate's energy: in the span of one filtered reference, and of all of them.
-    own, all_sources = fast_bss_eval.square_cosine_metrics(references, estimates, filter_length=FILTER_LENGTH)
-    rows, permutation = linear_sum_assignment(-_decibels(own))
-    own, all_sources = own[rows, permutation], all_sources[rows, permutation]
+    sdr, sir = pairwise_ratios(references, estimates)
+    rows, permutation = linear_sum_assignment(-sdr)
     matched = estimates[permutation]
     energies = np.sum(references**2, axis=1) * np.sum(matched**2, axis=1)
     in_phase = np.sum(references * matched, axis=1) ** 2 / np.where(energies > 0, energies, 1.0)
     return SeparationRatios(
-        sdr=_decibels(own),
-        sir=_decibels(own / np.where(all_sources > 0, all_sources, 1.0)),
+        sdr=sdr[rows, permutation],
+        sir=sir[rows, permutation],
         si_sdr=_decibels(in_phase),
         permutation=permutation,
     )
+
+
+def pairwise_ratios(
+    references: Shaped[np.ndarray, "..."], estimates: Shaped[np.ndarray, "..."]
+) -> tuple[Float[np.ndarray, "sources estimates"], Float[np.ndarray, "sources estimates"]]:
+    """SDR and SIR of every estimate as each of the sources, dB; see `separation_ratios`, whose errors they raise."""
+    from fast_bss_eval import numpy as fast_bss_eval
+
+    references, estimates = _checked_signals(references, estimates)
+    # Shares of an estimate's energy: in the span of one filtered reference, and of all of them.
+    own, all_sources = fast_bss_eval.square_cosine_metrics(
+        _full_scale(references), _full_scale(estimates), filter_length=FILTER_LENGTH
+    )
+    return _decibels(own), _decibels(own / np.where(all_sources > 0, all_sources, 1.0))
 
 
 def signal_to_distortion_ratio(
