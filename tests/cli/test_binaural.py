@@ -230,6 +230,12 @@ SEPARATION_REFUSED = {
         "--array is of microphones in the open; --model messl",
     ),
     "a model of arrays": (lambda f: {"model": "cgmm"}, "--model must be vessl, vessl+nmf or the like"),
+    "an option of arrays": (lambda f: {"window": 0.1}, "--window is for microphones in the open"),
+    "another option of arrays": (lambda f: {"iterations": 3}, "--iterations is for microphones in the open"),
+    "a preset without ears": (
+        lambda f: {"calibration": None, "array": "linear:2:0.1", "preset": "paper"},
+        "--preset is for a recording of two ears",
+    ),
     "an unknown model": (lambda f: {"model": "vessl+rhubarb"}, "--model must be one of vessl+nmf"),
     "an unknown model alone": (lambda f: {"model": "messl+", "calibration": None}, "--model must be one of vessl+nmf"),
     "vessl without a calibration": (

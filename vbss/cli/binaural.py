@@ -1,11 +1,12 @@
 """Separation and localisation of a recording of two ears, behind `vbss separate` and `vbss localize`."""
 
 import argparse
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vbss.cli.arguments import Parser
+from vbss.cli.arguments import OPTIONS, Parser
 from vbss.cli.binaural_reports import binaural_report
 from vbss.cli.inference import infer
 from vbss.cli.reports import load_matplotlib, print_warnings, write_report
@@ -46,13 +47,18 @@ def is_binaural(arguments: argparse.Namespace) -> bool:
         raise InputError(f"--array is of microphones in the open; {what} is for two ears. Leave one of them out.")
     if arguments.calibration is not None and arguments.model is not None and not named:
         raise InputError(f"--model must be vessl, vessl+nmf or the like with --calibration, got {arguments.model!r}.")
-    return named or arguments.calibration is not None
+    is_named = named or arguments.calibration is not None
+    if not is_named and (arguments.reverberant or arguments.preset != "best"):
+        option = "--reverberant" if arguments.reverberant else "--preset"
+        raise InputError(f"{option} is for a recording of two ears: give --calibration, or leave it out.")
+    return is_named
 
 
 def run_separate(arguments: argparse.Namespace) -> None:
     """`vbss separate` of two ears."""
     from vbss.audio import read_recording, write_recording
 
+    _refuse_options_of_arrays(arguments)
     check_output_folder(arguments.out, **_inputs(arguments))
     calibration = _calibration(arguments)
     recording = read_recording(*arguments.mix)
@@ -81,6 +87,7 @@ def run_localize(arguments: argparse.Namespace) -> None:
     """`vbss localize` of two ears."""
     from vbss.audio import read_recording
 
+    _refuse_options_of_arrays(arguments)
     if arguments.out is not None:
         check_output_folder(arguments.out, **_inputs(arguments))
         load_matplotlib()
@@ -100,6 +107,17 @@ def run_localize(arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         for number, source in enumerate(report["sources"], 1):
             print(f"source {number}: {_told(source)}")
+
+
+def _refuse_options_of_arrays(arguments: argparse.Namespace) -> None:
+    """Raise InputError where an option was chosen that only an array's recording knows."""
+    from vbss.settings import Settings
+
+    defaults = {field.name: field.default for field in fields(Settings) if field.name not in ("model", "seed")}
+    for name, default in (defaults | {"reference_microphone": 0, "all_channels": False}).items():
+        if getattr(arguments, name, default) != default:
+            option = OPTIONS.get(name, f"--{name}").replace("_", "-")
+            raise InputError(f"{option} is for microphones in the open, not for two ears: leave it out.")
 
 
 def _inputs(arguments: argparse.Namespace) -> dict[str, Any]:
