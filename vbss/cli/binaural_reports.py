@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from vbss.audio import Recording
     from vbss.binaural import BinauralLocalization
@@ -16,6 +14,8 @@ _LEAST_WEIGHT = 1e-3  # of a Gaussian that is reported
 
 def binaural_report(files: list[str], recording: "Recording", result: "BinauralLocalization") -> dict[str, Any]:
     """What is reported of a localisation, and of a separation too; angles in degrees, azimuths positive on the left."""
+    import numpy as np
+
     from vbss.binaural import BinauralSeparation
 
     channels, samples = recording.samples.shape
@@ -75,11 +75,15 @@ def _plain(value: Any) -> Any:
 
 
 def _degrees(angles: Iterable[float]) -> list[float]:
+    import numpy as np
+
     return [round(float(np.degrees(angle)), 6) for angle in angles]
 
 
 def _gaussians(positions: "PiecewisePosterior") -> list[dict[str, Any]]:
     """Each source's mixture of Gaussians over (azimuth, elevation), heaviest first; light ones are left out."""
+    import numpy as np
+
     logits = np.asarray(positions.logits, float)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
