@@ -336,7 +336,7 @@ def test_bad_heads_are_one_line_and_leave_nothing(folder, tmp_path, capsys, name
 
 
 def test_a_sofa_file_without_fields_is_refused(folder, tmp_path, capsys):
-    sofar = pytest.importorskip("sofar")
+    sofar = pytest.importorskip("sofar", reason="sofar comes with the extra for SOFA files")
     sofa = sofar.Sofa("SimpleFreeFieldHRIR")
     sofa.Data_IR = rigid_responses(np.array([0.0, 30, 60, 90]), np.zeros(4))[:, :1]
     sofa.Data_SamplingRate, sofa.Data_Delay = SAMPLE_RATE, np.zeros((1, 1))

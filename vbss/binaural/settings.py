@@ -28,7 +28,7 @@ class BinauralSettings:
         reverberant: whether the recording is of a room: only bins whose energy rises count then, as they hold direct
             sound rather than echoes, and "best" has no class of outliers (VESSL).
         margin: dB above the noise that bins must be at both ears to count (VESSL).
-        share: of all bins that count, the loudest (VESSL).
+        share: of all bins, so many of the loudest may count (VESSL).
         has_garbage: whether there is a class of bins of no source, and the prior that levels are those of a human-sized
             head (MESSL-G).
         pseudo_count: of the prior that keeps MESSL's variances from vanishing; its authors have next to none (1e-3),

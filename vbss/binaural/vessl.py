@@ -15,7 +15,7 @@ from vbss.inference import EM, Solution, fit
 from vbss.inference.loop import LONGEST_CHUNK
 from vbss.inference.restarts import fit_best
 from vbss.inference.stages import fit_stages
-from vbss.models import PPAM, VESSL
+from vbss.models import PPAM, VESSL, vessl_closed_forms
 from vbss.models.vessl_start import best_centers
 from vbss.posteriors import Posterior
 
@@ -239,11 +239,9 @@ def _outlier_precision(model: VESSL, cues: Array, is_observed: Array) -> Float[A
     weights = jax.nn.softmax(model.pieces.log_weights)
     means = (weights[None] * values).sum(-1, keepdims=True)
     of_directions = (weights[None] * (values - means) ** 2).sum(-1)
-    every = jnp.zeros(model.is_cue.size, values.dtype).at[model.places].set(of_directions).reshape(model.is_cue.shape)
-    is_there = is_observed[None] & model.is_cue[..., None]
-    centred = jnp.where(is_there, cues - model.cue_means[..., None], 0)
-    moment = (centred**2).sum(-1) / jnp.maximum(is_there.sum(-1), 1).astype(cues.dtype)
-    return 1 / jnp.maximum(every + moment / 4, model.noise_variance)
+    squares = (vessl_closed_forms.centred(model, cues, is_observed) ** 2).sum(-1)
+    moment = squares / jnp.maximum(is_observed.sum(-1), 1)[None].astype(cues.dtype)
+    return 1 / jnp.maximum(vessl_closed_forms.spread(model, of_directions) + moment / 4, model.noise_variance)
 
 
 def labels_of_levels(num_frequencies: int, stride: int = 1) -> list[Int[np.ndarray, " f"]]:

@@ -38,13 +38,11 @@ def localize_binaural(
     recording: Recording,
     num_sources: int | np.integer,
     calibration: Calibration | None = None,
-    *,
-    progress: Progress | None = None,
     **settings: Any,
 ) -> BinauralLocalization:
     """Find where the sources of a binaural recording are: `separate_binaural` without the sounds.
 
-    Args and errors are those of `separate_binaural`; nothing takes long enough to report progress.
+    Arguments and errors are those of `separate_binaural`, but for `progress`: there is none to tell.
     """
     return _located(recording, num_sources, calibration, BinauralSettings(**settings)).result
 

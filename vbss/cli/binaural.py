@@ -14,7 +14,7 @@ from vbss.errors import InputError
 from vbss.output import check_output_folder, new_output_folder
 
 if TYPE_CHECKING:
-    from vbss.binaural import Calibration
+    from vbss.binaural import BinauralLocalization, Calibration
 
 _MODELS = ("vessl", "messl")
 
@@ -97,7 +97,9 @@ def run_localize(arguments: argparse.Namespace) -> None:
     from vbss.binaural import localize_binaural
     from vbss.plots import plot_binaural
 
-    run = partial(localize_binaural, recording, _number(arguments), calibration, **_settings(arguments))
+    def run(progress: Any) -> "BinauralLocalization":
+        return localize_binaural(recording, _number(arguments), calibration, **_settings(arguments))
+
     localization = infer(run, "localizing", arguments.quiet)
     print_warnings(localization, arguments.quiet)
     report = binaural_report(arguments.mix, recording, localization)

@@ -18,7 +18,13 @@ from vbss.errors import InputError
 from vbss.gated import Gated
 from vbss.kinds import Linear, Precision, Simplex
 from vbss.models import ppam_closed_forms
-from vbss.models.affine_pieces import AffinePieces, PiecewisePosterior, position_log_densities, position_posterior
+from vbss.models.affine_pieces import (
+    AffinePieces,
+    PiecewisePosterior,
+    inverse,
+    position_log_densities,
+    position_posterior,
+)
 from vbss.program import Model, indicator
 
 _CERTAINTY = 0.98  # of the clusters that EM starts from
@@ -88,11 +94,11 @@ class PPAM(Model):
         means = (weight * cues).sum(0) / count
         variance = (weight * (cues - means[None]) ** 2).sum(0) / count
         covariance = jnp.atleast_2d(jnp.cov(positions.T, bias=True)) + (spread**2 + 1e-12) * jnp.eye(size, dtype=dtype)
-        precision = jnp.linalg.inv(covariance)
+        precision = inverse(covariance)
         return cls(
             log_weights=jnp.full(num_pieces, -np.log(num_pieces), dtype),
             centers=jnp.broadcast_to(positions.mean(0), (num_pieces, size)),
-            position_precision=jnp.broadcast_to((precision + precision.T) / 2, (num_pieces, size, size)),
+            position_precision=jnp.broadcast_to(precision, (num_pieces, size, size)),
             coefficients=jnp.zeros((num_pieces, cues.shape[1], size + 1), dtype),
             noise_precision=1 / jnp.where(variance > 0, variance, 1),
             cue_means=means,

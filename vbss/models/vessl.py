@@ -159,7 +159,7 @@ class VESSL(Model):
             source = indicator("source", log_probs, axis=-2)
         of_bins = jnp.take(source, self.labels, axis=-3)
         is_there = is_observed[None] & self.is_cue[..., None]
-        centred = jnp.where(is_there, cues - self.cue_means[..., None], 0)
+        centred = vessl_closed_forms.centred(self, cues, is_observed)
         density = Normal(("mkcf", loc), ("mcf", precision))
         gated = Gated("cft", {"fmt": of_bins, "mk": piece}, density).mask(is_there)
         with (

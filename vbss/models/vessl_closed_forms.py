@@ -65,7 +65,7 @@ def _present(model: Any, of_all: Float[Array, "*b c f"]) -> Float[Array, "*b d"]
 
 def used(model: Any, is_observed: Bool[Array, "f t"]) -> Bool[Array, "f t"]:
     """Which labels have a bin that was observed."""
-    return _summed(model, is_observed.astype(model.pieces.maps.dtype)) > 0
+    return summed(model, is_observed.astype(model.pieces.maps.dtype)) > 0
 
 
 def tying(model: Any, is_observed: Bool[Array, "f t"]) -> Array:
@@ -103,9 +103,10 @@ def _natural(posterior: Posterior) -> Float[Array, "f j t"]:
     return posterior.factors["source"].natural["onehot"]  # type: ignore[attr-defined]
 
 
-def _centred(model: Any, data: tuple) -> Float[Array, "c f t"]:
-    cues, is_observed = data
-    is_there = is_observed[None] & model.is_cue[..., None]
+def centred(model: Any, cues: Float[Array, "c f t"], is_observed: Bool[Array, "f t"] | None) -> Float[Array, "c f t"]:
+    """Cues about their means, 0 where they were not observed (all bins were if that is None) or there are none."""
+    is_there = model.is_cue[..., None]
+    is_there = is_there if is_observed is None else is_observed[None] & is_there
     return jnp.where(is_there, cues - model.cue_means[..., None], 0)
 
 
@@ -113,7 +114,7 @@ def _moments(model: Any, posterior: Posterior, data: tuple) -> Moments:
     # As numbers only where they are summed: the masks are as large as the data.
     probs = jax.nn.softmax(_natural(posterior), 1)[:, : model.num_sources]
     of_bins = jnp.where(data[1][:, None], jnp.take(probs, model.labels, axis=0), 0)
-    cues = _centred(model, data)
+    cues = centred(model, *data)
     counts = jnp.where(model.is_cue[None], of_bins.sum(-1).T[:, None], 0)
     sums = _einsum("fmt,cft->mcf", of_bins, cues)
     squares = jnp.where(model.is_cue, (cues**2 * of_bins.sum(1)[None]).sum(-1), 0)
@@ -154,9 +155,9 @@ def log_mixing_weights(model: Any, posterior: Posterior, data: tuple, observatio
 def source(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(3), summed over the bins of each label."""
     expected = predicted(model, piecewise(posterior))
-    fit = log_fits(model, expected, posterior.points["noise_precision"], _centred(model, data), data[1])
+    fit = log_fits(model, expected, posterior.points["noise_precision"], centred(model, *data), data[1])
     log_probs = log_class_probs(model, posterior.points["log_mixing_weights"])
-    return {"onehot": jnp.where(used(model, data[1])[:, None], _summed(model, fit) + log_probs[..., None], 0)}
+    return {"onehot": jnp.where(used(model, data[1])[:, None], summed(model, fit) + log_probs[..., None], 0)}
 
 
 def log_fits(
@@ -182,11 +183,11 @@ def log_fits(
 def released(model: Any, posterior: Posterior, labels: Int[Array, " f"], is_observed: Bool[Array, "f t"]) -> Posterior:
     """The posterior with each label divided; those that nothing is observed of are even, as after any update."""
     factor, weights = posterior.factors["source"], posterior.points["log_mixing_weights"]
-    count = _summed(model, jnp.ones_like(weights[:, :1]))
+    count = summed(model, jnp.ones_like(weights[:, :1]))
     is_place, count = count > 0, jnp.maximum(count, 1)
-    natural = _summed(model, jnp.take(_natural(posterior), labels, axis=0)) / count[..., None]
+    natural = summed(model, jnp.take(_natural(posterior), labels, axis=0)) / count[..., None]
     natural = jnp.where(used(model, is_observed)[:, None], natural, 0)
-    common = _summed(model, jnp.take(weights, labels, axis=0)) / count
+    common = summed(model, jnp.take(weights, labels, axis=0)) / count
     divided = posterior.with_factor("source", factor.with_natural({"onehot": natural}))
     return divided.with_point("log_mixing_weights", jnp.where(is_place, common, weights))
 
@@ -194,8 +195,8 @@ def released(model: Any, posterior: Posterior, labels: Int[Array, " f"], is_obse
 def masks(model: Any, posterior: Posterior, cues: Float[Array, "c f t"]) -> Float[Array, "f t m"]:
     """The sources' shares of every bin, untied."""
     expected = predicted(model, piecewise(posterior))
-    centred = jnp.where(model.is_cue[..., None], cues - model.cue_means[..., None], 0)
-    fit = log_fits(model, expected, posterior.points["noise_precision"], centred, None)[:, : model.num_sources]
+    about_means = centred(model, cues, None)
+    fit = log_fits(model, expected, posterior.points["noise_precision"], about_means, None)[:, : model.num_sources]
     weights = jnp.take(posterior.points["log_mixing_weights"], model.labels, axis=0)
     return jnp.swapaxes(jax.nn.softmax(fit + weights[..., None], 1), 1, 2)
 
@@ -214,7 +215,7 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
     unused = (is_used.size - is_used.sum()).astype(entropy.dtype)
     total = total + entropy + (labels * log_class_probs(model, weights)).sum() - unused * log(model.num_classes)
     if model.has_outliers:
-        squares = (_centred(model, data) ** 2).sum(-1) - moments.squares
+        squares = (centred(model, *data) ** 2).sum(-1) - moments.squares
         number = jnp.where(model.is_cue, data[1].sum(-1)[None].astype(counts.dtype) - counts, 0)
         outlier = model.outlier_precision
         total = total + (number * (jnp.log(outlier) - log(2 * pi)) - outlier * squares).sum() / 2
@@ -235,7 +236,7 @@ def _divergence(pieces: AffinePieces, positions: PiecewisePosterior) -> Array:
     return (probs * (log_q - pieces.log_weights[None] + of_gaussians)).sum()
 
 
-def _summed(model: Any, of_bins: Float[Array, "f *rest"]) -> Float[Array, "f *rest"]:
+def summed(model: Any, of_bins: Float[Array, "f *rest"]) -> Float[Array, "f *rest"]:
     """Summed over the bins of each label."""
     return jax.ops.segment_sum(of_bins, model.labels, num_segments=of_bins.shape[0])
 

@@ -69,8 +69,7 @@ def _explained(model: Any, cues: Array, is_observed: Array, key: Array) -> Float
     order = jnp.where(is_observed, jax.random.uniform(key, is_observed.shape), -1).reshape(-1)
     drawn, index = jax.lax.top_k(order, num_points)
     frequency = index // is_observed.shape[1]
-    centred = jnp.where(model.is_cue[..., None], cues - model.cue_means[..., None], 0)
-    values = centred.reshape(len(cues), -1)[:, index]
+    values = vessl_closed_forms.centred(model, cues, None).reshape(len(cues), -1)[:, index]
     scale = _SCALES * jnp.sqrt(model.noise_variance)
     weight = jnp.where(model.is_cue, 1 / scale, 0)[:, frequency]
 
@@ -89,20 +88,14 @@ def given_pieces(
     model: Any, cues: Float[Array, "c f t"], is_observed: Bool[Array, "f t"], pieces: Int[Array, " m"]
 ) -> dict[str, Array]:
     """Sources at the centres of pieces, noise in proportion to the cues' power, and the labels that both give."""
-    is_there = is_observed[None] & model.is_cue[..., None]
-    centred = jnp.where(is_there, cues - model.cue_means[..., None], 0)
-    count, squares = is_there.sum(-1).astype(cues.dtype), (centred**2).sum(-1)
+    centred = vessl_closed_forms.centred(model, cues, is_observed)
+    count = jnp.where(model.is_cue, is_observed.sum(-1)[None].astype(cues.dtype), 0)
     prior = model.noise_count * model.noise_variance
-    variance = (_SHRINKAGE * squares + prior) / (count + model.noise_count)
+    precision = (count + model.noise_count) / (_SHRINKAGE * (centred**2).sum(-1) + prior)
     at_centers = vessl_closed_forms.spread(model, model.pieces.maps[:, pieces, -1].T)
     expected = vessl_closed_forms.Prediction(at_centers, at_centers**2)
-    return _labelled(model, expected, 1 / variance, centred, is_observed)
-
-
-def _labelled(model: Any, expected: Any, precision: Array, centred: Array, is_observed: Array) -> dict[str, Array]:
     fit = vessl_closed_forms.log_fits(model, expected, precision, centred, is_observed)
     even = jnp.full((centred.shape[1], model.num_sources), -log(model.num_sources), centred.dtype)
     log_probs = vessl_closed_forms.log_class_probs(model, even)
-    summed = jax.ops.segment_sum(fit, model.labels, num_segments=len(fit)) + log_probs[..., None]
-    probs = jax.nn.softmax(summed, 1)
+    probs = jax.nn.softmax(vessl_closed_forms.summed(model, fit) + log_probs[..., None], 1)
     return {"source": jnp.swapaxes(probs, 1, 2), "noise_precision": precision, "log_mixing_weights": even}

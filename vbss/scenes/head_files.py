@@ -89,7 +89,7 @@ def _read_sofa(path: Path) -> HeadFile:
     try:
         # Many files in use break a rule of the standard; what matters here is checked below.
         sofa = sofar.read_sofa(str(path), verify=False, verbose=False)
-    except Exception as error:
+    except Exception as error:  # of netCDF, and of sofar's own checks, of many kinds
         raise InputError(f"{str(path)!r} cannot be read as a SOFA file ({error}).") from error
     responses = np.asarray(_field(path, sofa, "Data_IR"), np.float64)
     if responses.ndim == 4 and responses.shape[2] == 1:  # one loudspeaker
