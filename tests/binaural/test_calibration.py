@@ -61,7 +61,7 @@ def test_elevations_that_differ_are_learnt():
     heads = rigid(azimuths, elevations).within((-np.pi / 2, np.pi / 2))
     found = calibrate(heads, CUES, seconds=0.1)
     assert found.has_elevations and found.directions.shape == (21, 2)
-    assert len(found.ppam.log_weights) == 3
+    assert len(found.ppam.log_weights) == 4
 
 
 def test_elevations_that_rounding_parts_are_equal(ahead):

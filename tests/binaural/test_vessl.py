@@ -51,7 +51,7 @@ def test_positions_and_masks_of_two_directions(calibration, turns, settings):
     np.testing.assert_allclose(masks.sum(-1), 1, atol=1e-5)
     assert (masks.argmax(-1) == owner).mean() > 0.9
     assert solution.model.has_outliers == (settings is BEST)
-    np.testing.assert_array_equal(solution.model.labels, np.arange(len(owner)))
+    assert solution.model.labels is None
 
 
 def test_the_same_key_gives_the_same_inference(calibration, turns):

@@ -116,6 +116,30 @@ def test_the_peak_is_the_most_probable_position_and_piece(fitted):
     np.testing.assert_allclose(posterior.peak, np.asarray(posterior.means)[np.arange(5), best])
 
 
+def test_the_error_at_positions_left_out_is_that_of_maps_fitted_without_them():
+    positions, cues, _ = problem(2, num=20)
+    model = PPAM.init(positions, cues, 1, ridge=0.1)
+    found = vbss.fit(model, (positions, cues), vbss.EM(0.0), max_steps=3).model.left_out_variance(positions, cues)
+    regressors = np.concatenate([positions, np.ones((20, 1))], -1)
+    centred = np.asarray(cues) - np.asarray(model.cue_means)
+    errors = []
+    for left_out in range(20):
+        rest = np.arange(20) != left_out
+        square = regressors[rest].T @ regressors[rest] + 0.1 * np.eye(3)
+        coefficients = np.linalg.solve(square, regressors[rest].T @ centred[rest])
+        errors.append(centred[left_out] - regressors[left_out] @ coefficients)
+    np.testing.assert_allclose(found, np.mean(np.square(errors), 0), rtol=1e-9)
+
+
+def test_the_error_at_positions_left_out_is_about_that_at_others():
+    positions, cues, _ = problem(3, num=300)
+    model = vbss.fit(PPAM.init(positions[:150], cues[:150], 30), (positions[:150], cues[:150]), key=jr.key(0)).model
+    fitted, left_out = 1 / model.noise_precision, model.left_out_variance(positions[:150], cues[:150])
+    actual = ((model.forward(positions[150:]).mean - cues[150:]) ** 2).mean(0)
+    assert (fitted < 0.5 * actual).all()
+    np.testing.assert_array_less(np.abs(np.log(left_out / actual)), np.log(2))
+
+
 def test_a_piece_without_positions_keeps_what_it_has():
     positions, cues, is_observed = problem(7)
     model = PPAM.init(positions, cues, 3)

@@ -1,5 +1,6 @@
 """VESSL: derivation at every level of tying, exactness for one source, release of ties, the start's search."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 import vbss
 from vbss.errors import InputError
@@ -29,7 +32,8 @@ def ppam():
 
 def model_of(ppam, num_sources=2, labels=LEVELS[-1], **options):
     options = {"noise_variance": jnp.array([0.1, 0.2]), "weight_count": 2.0} | options
-    return VESSL.init(ppam, IS_CUE, num_sources, **options).replace(labels=jnp.array(labels))
+    model = VESSL.init(ppam, IS_CUE, num_sources, **options)
+    return model if labels is None else model.replace(labels=jnp.array(labels))
 
 
 def recording(seed, frames=FRAMES):
@@ -38,7 +42,7 @@ def recording(seed, frames=FRAMES):
     return 2 * jr.normal(keys[1], (2, FREQUENCIES, frames)), is_observed
 
 
-@pytest.mark.parametrize("labels", LEVELS)
+@pytest.mark.parametrize("labels", [*LEVELS, None])
 @pytest.mark.parametrize("outlier_probability", [None, 0.3])
 def test_derivation_holds(ppam, labels, outlier_probability):
     model = model_of(ppam, labels=labels, outlier_probability=outlier_probability)
@@ -85,6 +89,40 @@ def test_with_one_frame_it_is_the_inverse_of_the_map(ppam):
     )
     inverse = ppam.inverse(cues.reshape(-1, 1)[model.places].T)
     np.testing.assert_allclose(model.positions(solution.posterior).peak, inverse.peak, rtol=1e-8)
+
+
+def test_a_map_that_is_wrong_by_nothing_has_the_same_positions(ppam):
+    model = model_of(ppam, outlier_probability=0.3)
+    data = recording(5)
+    posterior = vbss.fit(model, data, key=jr.key(0), max_steps=3).posterior
+    natural = model.closed_forms()["position"](model, posterior, data, {})
+    posterior = posterior.with_factor("position", posterior.factors["position"].with_natural(natural))
+    expected, found = model.positions(posterior), model.located(posterior, *data, jnp.zeros(len(model.places)))
+    np.testing.assert_allclose(found.means, expected.means, rtol=1e-9)
+    np.testing.assert_allclose(jax.nn.log_softmax(found.logits), jax.nn.log_softmax(expected.logits), atol=1e-8)
+
+
+def test_the_error_of_the_map_is_integrated_out(ppam):
+    model = model_of(ppam, 1)
+    data = (recording(6)[0], jnp.ones((FREQUENCIES, FRAMES), bool))
+    posterior = vbss.fit(model, data, max_steps=3).posterior
+    map_variance = jnp.linspace(0.1, 1.0, len(model.places))
+    found = model.located(posterior, *data, map_variance).mixture
+    # Bayes' rule: all frames have one error in common, which makes their cues' covariance v 1 1' + sigma^2 I.
+    precision = np.asarray(posterior.points["noise_precision"]).reshape(-1)[model.places]
+    cues = np.asarray(data[0] - model.cue_means[..., None]).reshape(-1, FRAMES)[model.places]
+    pieces, points = jax.tree.map(np.asarray, ppam.pieces), np.random.default_rng(0).uniform(-1, 1, (6, 2))
+    expected = []
+    for point in points:
+        of_pieces = pieces.log_weights.copy()
+        for k, (center, inverse) in enumerate(zip(pieces.centers, pieces.precisions, strict=True)):
+            of_pieces[k] += multivariate_normal.logpdf(point, center, np.linalg.inv(inverse))
+            means = pieces.maps[:, k] @ [*(point - center), 1]
+            for y, mean, v, tau in zip(cues, means, np.asarray(map_variance), precision, strict=True):
+                of_pieces[k] += multivariate_normal.logpdf(y, np.full(FRAMES, mean), v + np.eye(FRAMES) / tau)
+        expected.append(logsumexp(of_pieces))
+    difference = [float(found.log_prob(jnp.asarray(point)[None])[0]) for point in points] - np.array(expected)
+    np.testing.assert_allclose(difference, difference[0], rtol=1e-8)  # the evidence, the same everywhere
 
 
 @settings(max_examples=6)
@@ -136,6 +174,18 @@ def test_the_search_finds_the_pieces_that_speak(ppam, pieces):
     best = best_centers(model, cues, is_observed, key=jr.key(0), num_candidates=3)
     assert best.shape == (3, len(pieces))
     assert set(np.asarray(best[0]).tolist()) == set(pieces)
+
+
+def test_other_candidates_are_elsewhere(ppam):
+    model, cues, _ = scene(ppam, (0, 2), 0)
+    centers = jnp.array([[-1.0, 0.0], [-0.9, 0.0], [0.0, 0.0], [0.1, 0.0], [1.0, 0.0]])
+    model = eqx.tree_at(lambda model: model.pieces.centers, model, centers)
+    best = best_centers(model, cues, jnp.ones(cues.shape[1:], bool), key=jr.key(0), num_candidates=20)
+    pairs = [tuple(pair) for pair in np.asarray(best).tolist()]
+    # (0, 2) has the neighbours 1 and 3: of these, no pair comes before those with piece 4; but all ten come.
+    assert pairs[0] == (0, 2)
+    assert pairs.index((0, 3)) > min(pairs.index((0, 4)), pairs.index((1, 4)))
+    assert len(set(pairs)) == len(pairs) == 10
 
 
 def test_masks_and_positions_of_two_sources(ppam):

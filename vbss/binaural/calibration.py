@@ -15,7 +15,7 @@ from vbss.inference import EM, fit
 from vbss.models import PPAM
 from vbss.scenes import HeadResponses
 
-_DIRECTIONS_PER_PIECE = {1: 7, 2: 10}  # of azimuths, and of azimuths and elevations
+_DIRECTIONS_PER_PIECE = {1: 7, 2: 5}  # of azimuths, and of azimuths and elevations
 _FEWEST_PIECES = 3
 _STEPS = 100
 _FEWEST_DIRECTIONS = 4
@@ -31,12 +31,14 @@ class Calibration(eqx.Module):
         cues: how recordings are analysed.
         maps: from (azimuth, elevation) in rad, or the azimuth alone, to the cues of `cues.is_cue` read row by row; of
             growing numbers of pieces, the finest last.
+        map_variance: how wrong the finest map is at directions that it was not fitted to (`PPAM.left_out_variance`).
         directions: that it was learnt from, rad.
         name: of the head.
     """
 
     cues: InterauralCues = eqx.field(static=True)
     maps: tuple[PPAM, ...]
+    map_variance: Float[Array, " d"]
     directions: Float[Array, "n l"]
     name: str = eqx.field(static=True, default="")
 
@@ -56,7 +58,7 @@ def calibrate(
     *,
     num_pieces: int | Sequence[int] | None = None,
     seconds: float = 1.0,
-    ridge: float = 1e-4,
+    ridge: float = 1e-3,
     seed: int = 0,
 ) -> Calibration:
     """Learn a head from its impulse responses: the cues of white noise from each direction.
@@ -65,7 +67,7 @@ def calibrate(
         heads: the directions to learn from. Azimuths should not go around the back, where they jump by a turn; take
             `heads.within(...)`.
         cues: which cues, at which sample rate; by default level and phase differences at 16 kHz.
-        num_pieces: of the map, or of several, growing; by default one for 10 directions, or for 7 azimuths
+        num_pieces: of the map, or of several, growing; by default one for 5 directions, or for 7 azimuths
             of one elevation.
         seconds: length of the noise.
         ridge: see `vbss.models.PPAM`.
@@ -85,7 +87,7 @@ def calibrate_from_recordings(
     cues: InterauralCues | None = None,
     *,
     num_pieces: int | Sequence[int] | None = None,
-    ridge: float = 1e-4,
+    ridge: float = 1e-3,
     seed: int = 0,
     name: str = "",
 ) -> Calibration:
@@ -117,7 +119,7 @@ def calibrate_from_cues(
     cues: InterauralCues,
     *,
     num_pieces: int | Sequence[int] | None = None,
-    ridge: float = 1e-4,
+    ridge: float = 1e-3,
     seed: int = 0,
     name: str = "",
 ) -> Calibration:
@@ -136,7 +138,8 @@ def calibrate_from_cues(
     positions = jnp.asarray(directions, jnp.float32)
     present = jnp.asarray(values.reshape(len(values), -1)[:, np.asarray(cues.is_cue).reshape(-1)], jnp.float32)
     maps = fit_maps(positions, present, numbers, ridge=ridge, key=jax.random.key(seed))
-    return Calibration(cues, tuple(maps), positions, name)
+    map_variance = maps[-1].left_out_variance(positions, present)
+    return Calibration(cues, tuple(maps), map_variance, positions, name)
 
 
 def fit_maps(
@@ -145,7 +148,7 @@ def fit_maps(
     num_pieces: Sequence[int],
     *,
     is_observed: Bool[Array, "n d"] | None = None,
-    ridge: float = 1e-4,
+    ridge: float = 1e-3,
     key: Array | None = None,
 ) -> list[PPAM]:
     """The map fitted with each number of pieces, by exact EM from clusters of the positions."""

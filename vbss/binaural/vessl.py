@@ -21,8 +21,7 @@ from vbss.posteriors import Posterior
 
 _LEVEL_VARIANCE, _PHASE_VARIANCE = 1.0, 0.01  # dB^2 and of cosine and sine: the noise that single frames at least have
 _STAGE_TOLERANCE = 1e-5
-_SEARCHED = 2  # sources, whose pieces are searched completely
-_RANDOM_STARTS = 4
+_RANDOM_STARTS = 4  # for each source beyond the first
 _ABSENT = -1e4  # log weight of a piece that is only there for the shape
 
 
@@ -32,8 +31,8 @@ class VESSLSettings:
 
     Attributes:
         num_candidates: starts from the sets of pieces that explain the most bins; 0 for none.
-        num_random: starts from random positions; None for none of up to two sources, whose pieces are searched
-            completely, and 4 of more.
+        num_random: starts from random positions; None for 4 for each source beyond the first, but none of two sources
+            whose phases are known: there the search over all pairs of pieces nearly always finds them.
         progressive: whether random starts tie the bins of a frame first and divide their blocks in two again and again.
         multi_scale: whether random starts go through all maps of the calibration, from the coarsest to the finest.
         outlier_probability: of bins of no source; None for no such class.
@@ -44,15 +43,15 @@ class VESSLSettings:
         level_stride: each level has this power of two times the blocks of the last.
     """
 
-    num_candidates: int = 4
+    num_candidates: int = 6
     num_random: int | None = None
     progressive: bool = True
     multi_scale: bool = False
     outlier_probability: float | None = 0.3
     weight_count: float = 2.0
-    trial_steps: int = 5
-    max_steps: int = 40
-    stage_steps: int = 10
+    trial_steps: int = 4
+    max_steps: int = 20
+    stage_steps: int = 5
     level_stride: int = 3
 
     def __post_init__(self):
@@ -77,14 +76,13 @@ PAPER = VESSLSettings(
     multi_scale=True,
     outlier_probability=None,
     weight_count=0.0,
-    stage_steps=15,
+    stage_steps=3,
     level_stride=1,
 )
 """Deleforge, Forbes and Horaud (2013): one random start, from coarse to fine maps, with progressive masking."""
 
 BEST = VESSLSettings()
-"""Search over sets of pieces, random starts too for three sources or more, and a class of outliers; the bound chooses.
-"""
+"""Search over sets of pieces, random starts too where that may fail, and a class of outliers; the bound chooses."""
 
 REVERBERANT = VESSLSettings(outlier_probability=None)
 """`BEST` for rooms, where most bins would be outliers."""
@@ -158,7 +156,8 @@ def infer_vessl(
         starts += [model.given_pieces(cues, is_observed, pieces) for pieces in found]
     num_random = settings.num_random
     if num_random is None:
-        num_random = 0 if num_sources <= _SEARCHED else _RANDOM_STARTS
+        is_searched = num_sources == 2 and len(cues) > 1
+        num_random = 0 if is_searched else _RANDOM_STARTS * (num_sources - 1)
     for key_one in jax.random.split(key_random, num_random) if num_random else ():
         starts.append(_random_start(calibration, model, data, settings, key_one))
     algorithm = EM(tolerance=1e-7)
@@ -180,10 +179,11 @@ def _random_start(
 ) -> dict[str, Array] | Posterior:
     """Random positions, and what scales and levels make of them."""
     maps = calibration.maps if settings.multi_scale else calibration.maps[-1:]
+    num_frequencies = data[1].shape[0]
     levels = (
-        labels_of_levels(len(model.labels), settings.level_stride)
+        labels_of_levels(num_frequencies, settings.level_stride)
         if settings.progressive
-        else [np.arange(len(model.labels))]
+        else [np.arange(num_frequencies)]
     )
     pieces = jax.random.choice(key, len(calibration.ppam.log_weights), (model.num_sources,), replace=False)
     # Where the sources are is drawn; the labels that follow are tied as those of the first stage.

@@ -158,7 +158,7 @@ def _by_vessl(
     key = jax.random.key(settings.seed)
     solution = infer_vessl(calibration, differences, is_observed, num_sources, settings.preset, key=key)
     vessl: Any = solution.model
-    positions = vessl.positions(solution.posterior)
+    positions = _positions(vessl, solution.posterior, (differences, is_observed), calibration.map_variance)
     peaks = np.asarray(positions.peak, np.float64)
     order = np.argsort(-peaks[:, 0], kind="stable")
     positions = PiecewisePosterior(*(part[order] for part in positions))
@@ -177,6 +177,11 @@ def _by_vessl(
         "solution": solution,
         "warnings": tuple(doubts),
     }
+
+
+@eqx.filter_jit
+def _positions(vessl: Any, posterior: Any, data: tuple, map_variance: Array) -> PiecewisePosterior:
+    return vessl.located(posterior, *data, map_variance)
 
 
 def _same_place(peaks: Float[np.ndarray, "n l"]) -> Iterator[str]:

@@ -63,7 +63,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of white noise (%(default)s)")
     parser.add_argument(
-        "--ridge", type=float, default=1e-4, metavar="X", help="weight of the prior of the map's slopes (%(default)s)"
+        "--ridge", type=float, default=1e-3, metavar="X", help="weight of the prior of the map's slopes (%(default)s)"
     )
     add_quiet(parser)
     add_seed(parser)

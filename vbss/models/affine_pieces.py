@@ -131,7 +131,13 @@ def expected_cues(
     second = regressors[..., rows] * regressors[..., columns]
     spread = jnp.pad(inverse(positions.precisions), ((0, 0), (0, 0), (0, 1), (0, 1)))[..., rows, columns]
     weights = probs * jnp.asarray(multiplicity, probs.dtype).reshape(1, 1, -1) * (second + spread)
-    return _einsum("nki,dki->nd", probs * regressors, pieces.maps), _einsum("nkp,dkp->nd", weights, pieces.squares)
+    return _products(probs * regressors, pieces.maps), _products(weights, pieces.squares)
+
+
+def _products(of_pieces: Float[Array, "n k i"], maps: Float[Array, "d k i"]) -> Float[Array, "n d"]:
+    """Summed over pieces and regressors as one axis: as one product of matrices, which two axes would not be."""
+    num, size = of_pieces.shape[0], maps.shape[0]
+    return _einsum("ne,de->nd", of_pieces.reshape(num, -1), maps.reshape(size, -1))
 
 
 def inverse(precision: Float[Array, "*b l l"]) -> Float[Array, "*b l l"]:

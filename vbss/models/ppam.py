@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -196,6 +197,20 @@ class PPAM(Model):
         """log p(x, y) of each pair, nats: on pairs that were held out, what the number of pieces is chosen by."""
         data = (positions, cues) if is_observed is None else (positions, cues, is_observed)
         return jax.nn.logsumexp(ppam_closed_forms.log_joint(self, data), -1)
+
+    def left_out_variance(self, positions: Float[Array, "n l"], cues: Float[Array, "n d"]) -> Float[Array, " d"]:
+        """How wrong the map is between the positions it was fitted to: the mean square error of every cue.
+
+        1 / `noise_precision` is how wrong it is at those positions, which is less. Every position is predicted by its
+        pieces' regressions without it (leave-one-out by the leverages, R. D. Cook, 1977).
+        """
+        self.validate(positions, cues)
+        return _left_out_variance(self, (positions, cues))
+
+
+@eqx.filter_jit
+def _left_out_variance(model: PPAM, data: tuple) -> Float[Array, " d"]:
+    return ppam_closed_forms.left_out_variance(model, data)
 
 
 def _checked(positions: ArrayLike, cues: ArrayLike, is_observed: ArrayLike | None) -> tuple[Array, Array, Array | None]:

@@ -19,6 +19,8 @@ from vbss.models.affine_pieces import half_log_determinant, inverse, pairs, posi
 from vbss.posteriors import Posterior
 from vbss.triangular import cholesky, solve_lower, solve_upper
 
+_MOST_LEVERAGE = 0.9  # of a position on the regression of its own piece
+
 
 class _Moments(NamedTuple):
     """Of the regressors about the means, weighted by the pieces' probabilities; missing cues left out.
@@ -169,6 +171,31 @@ def log_joint(model: Any, data: tuple) -> Float[Array, "n k"]:
     log_precision = (jnp.log(precision) - log(2 * pi))[None]
     each = (log_precision if is_observed is None else is_observed * log_precision) - precision[None] * cues**2
     return position_log_densities(model.pieces, data[0]) + fit + each.sum(-1, keepdims=True) / 2
+
+
+def left_out_variance(model: Any, data: tuple) -> Float[Array, " d"]:
+    """The mean square error at each position of the regressions without it: residuals over 1 - leverage.
+
+    The pieces' probabilities stay as they are. Pieces of next to no position of their own cannot do without it; what
+    they would say is left to the others, by a bound of the leverage.
+    """
+    cues, _ = _cues(model, data)
+    probs = jax.nn.softmax(log_joint(model, data), -1).T
+    offset = data[0][None] - model.centers[:, None]
+    regressors = jnp.concatenate([offset, jnp.ones_like(offset[..., :1])], -1)
+    shift = _shift(model.centers)
+    square = jnp.einsum("kn,kni,knj->kij", probs, regressors, regressors, precision="highest")
+    square = square + model.ridge * jnp.einsum("kji,kjl->kil", shift, shift, precision="highest")
+    least = jnp.finfo(square.dtype).eps * jnp.eye(square.shape[-1], dtype=square.dtype)
+    white = solve_lower(cholesky(square + least[None]), jnp.swapaxes(regressors, 1, 2))
+    leverage = jnp.minimum(probs * (white**2).sum(1), _MOST_LEVERAGE)
+
+    def of_piece(piece: tuple[Array, Array, Array]) -> Array:
+        weight, regressor, found = piece
+        return (weight[:, None] * (cues - _product(regressor, found.T)) ** 2).sum(0)
+
+    pieces = (probs / (1 - leverage) ** 2, regressors, about(model, model.centers))
+    return jax.lax.map(of_piece, pieces).sum(0) / len(cues)
 
 
 def piece(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:

@@ -43,7 +43,7 @@ class VESSL(Model):
         weight_count: bins of each source seen before at every frequency, a prior of lambda.
         outlier_probability: of a class of bins that belong to no source; not used without.
         outlier_precision: 1 / its variance about the mean of all directions, (C, F).
-        labels: the place of every frequency's label, (F,); arange(F) is untied.
+        labels: the place of every frequency's label, (F,); arange(F) is untied, and so is None, which costs less.
         num_sources: M.
         has_outliers: whether there is a class of outliers, the last one.
 
@@ -61,7 +61,7 @@ class VESSL(Model):
     weight_count: Float[Array, ""]
     outlier_probability: Float[Array, ""]
     outlier_precision: Float[Array, "c f"]
-    labels: Int[Array, " f"]
+    labels: Int[Array, " f"] | None
     num_sources: int = eqx.field(static=True)
     has_outliers: bool = eqx.field(static=True, default=False)
 
@@ -102,7 +102,7 @@ class VESSL(Model):
             raise InputError(f"outlier_probability must be between 0 and 1, got {outlier_probability}")
         dtype = ppam.cue_means.dtype
         places = jnp.flatnonzero(is_cue, size=num_cues)
-        num_channels, num_frequencies = is_cue.shape
+        num_channels = len(is_cue)
         variance = jnp.asarray(noise_variance, dtype).reshape(num_channels, 1)
         return cls(
             pieces=ppam.pieces,
@@ -114,7 +114,7 @@ class VESSL(Model):
             weight_count=jnp.asarray(weight_count, dtype),
             outlier_probability=jnp.asarray(0.5 if outlier_probability is None else outlier_probability, dtype),
             outlier_precision=jnp.broadcast_to(1 / variance, is_cue.shape),
-            labels=jnp.arange(num_frequencies),
+            labels=None,
             num_sources=num_sources,
             has_outliers=outlier_probability is not None,
         )
@@ -157,7 +157,7 @@ class VESSL(Model):
         log_probs = jnp.where(is_used[..., None], log_probs[..., None, :], -log(self.num_classes))
         with numpyro.plate("labels", num_frequencies, dim=-2), numpyro.plate("frames", num_frames, dim=-1):
             source = indicator("source", log_probs, axis=-2)
-        of_bins = jnp.take(source, self.labels, axis=-3)
+        of_bins = source if self.labels is None else jnp.take(source, self.labels, axis=-3)
         is_there = is_observed[None] & self.is_cue[..., None]
         centred = vessl_closed_forms.centred(self, cues, is_observed)
         density = Normal(("mkcf", loc), ("mcf", precision))
@@ -191,6 +191,20 @@ class VESSL(Model):
     def positions(self, posterior: Posterior) -> PiecewisePosterior:
         """q(x, z) of the sources."""
         return vessl_closed_forms.piecewise(posterior)
+
+    def located(
+        self,
+        posterior: Posterior,
+        cues: Float[Array, "c f t"],
+        is_observed: Bool[Array, "f t"],
+        map_variance: Float[Array, " d"],
+    ) -> PiecewisePosterior:
+        """The positions of sources of these labels, by a map that is wrong by so much everywhere (mean square error).
+
+        `positions` believes the map: what it is wrong by counts again with every bin. Here a source's own cues are the
+        map's and an error, N(0, map_variance), which is integrated out. With 0 this is `positions` after its update.
+        """
+        return vessl_closed_forms.located(self, posterior, (cues, is_observed), map_variance)
 
     def released(self, posterior: Posterior, labels: Int[Array, " f"], is_observed: Bool[Array, "f t"]) -> Posterior:
         """The posterior of a model whose labels were these, of fewer: every label is divided as this model's are."""

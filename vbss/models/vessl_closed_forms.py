@@ -103,6 +103,15 @@ def _natural(posterior: Posterior) -> Float[Array, "f j t"]:
     return posterior.factors["source"].natural["onehot"]  # type: ignore[attr-defined]
 
 
+def _label_probs(posterior: Posterior) -> tuple[Float[Array, "f j t"], Float[Array, "f t"]]:
+    """q(w) and what normalises it, by one exponential: of all that a step computes, these cost most."""
+    natural = _natural(posterior)
+    highest = natural.max(1, keepdims=True)
+    scaled = jnp.exp(natural - highest)
+    total = scaled.sum(1, keepdims=True)
+    return scaled / total, (highest + jnp.log(total))[:, 0]
+
+
 def centred(model: Any, cues: Float[Array, "c f t"], is_observed: Bool[Array, "f t"] | None) -> Float[Array, "c f t"]:
     """Cues about their means, 0 where they were not observed (all bins were if that is None) or there are none."""
     is_there = model.is_cue[..., None]
@@ -111,9 +120,9 @@ def centred(model: Any, cues: Float[Array, "c f t"], is_observed: Bool[Array, "f
 
 
 def _moments(model: Any, posterior: Posterior, data: tuple) -> Moments:
+    probs = _label_probs(posterior)[0][:, : model.num_sources]
     # As numbers only where they are summed: the masks are as large as the data.
-    probs = jax.nn.softmax(_natural(posterior), 1)[:, : model.num_sources]
-    of_bins = jnp.where(data[1][:, None], jnp.take(probs, model.labels, axis=0), 0)
+    of_bins = jnp.where(data[1][:, None], divided(model, probs), 0)
     cues = centred(model, *data)
     counts = jnp.where(model.is_cue[None], of_bins.sum(-1).T[:, None], 0)
     sums = _einsum("fmt,cft->mcf", of_bins, cues)
@@ -131,6 +140,15 @@ def position(model: Any, posterior: Posterior, data: tuple, observations: Observ
     return {"logits": found.logits, "linear": linear, "precision": found.precisions}
 
 
+def located(model: Any, posterior: Posterior, data: tuple, map_variance: Float[Array, " d"]) -> PiecewisePosterior:
+    """As `position`, of a map that is itself wrong by so much: mean cues have the variance v + sigma^2 / N."""
+    moments = _moments(model, posterior, data)
+    precision = _present(model, posterior.points["noise_precision"])
+    counts, sums = _present(model, moments.counts), _present(model, moments.sums)
+    share = 1 / (1 + (map_variance * precision)[None] * counts)
+    return position_posterior(model.pieces, share * counts, share * sums, precision)
+
+
 def noise_precision(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """(4): 1 / sigma^2 = (n + n0) / (sum of squared residuals + n0 sigma0^2)."""
     moments, expected = _moments(model, posterior, data), predicted(model, piecewise(posterior))
@@ -144,7 +162,7 @@ def _residual(moments: Moments, expected: Prediction) -> Float[Array, "c f"]:
 
 def log_mixing_weights(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """(4): lambda = (labels of the source + a) / (labels of all sources + M a); as before where there are none."""
-    probs = jax.nn.softmax(_natural(posterior), 1)[:, : model.num_sources]
+    probs = _label_probs(posterior)[0][:, : model.num_sources]
     counts = jnp.where(used(model, data[1])[:, None], probs, 0).sum(-1) + model.weight_count
     total = counts.sum(-1, keepdims=True)
     tiny = jnp.finfo(counts.dtype).tiny
@@ -197,7 +215,7 @@ def masks(model: Any, posterior: Posterior, cues: Float[Array, "c f t"]) -> Floa
     expected = predicted(model, piecewise(posterior))
     about_means = centred(model, cues, None)
     fit = log_fits(model, expected, posterior.points["noise_precision"], about_means, None)[:, : model.num_sources]
-    weights = jnp.take(posterior.points["log_mixing_weights"], model.labels, axis=0)
+    weights = divided(model, posterior.points["log_mixing_weights"])
     return jnp.swapaxes(jax.nn.softmax(fit + weights[..., None], 1), 1, 2)
 
 
@@ -208,9 +226,9 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
     counts = moments.counts.sum(0)
     residual = _residual(moments, predicted(model, positions))
     total = (counts * (jnp.log(precision) - log(2 * pi)) - precision * residual).sum() / 2
-    natural, is_used = _natural(posterior), used(model, data[1])
-    probs = jax.nn.softmax(natural, 1)
-    entropy = (jax.nn.logsumexp(natural, 1) - (probs * natural).sum(1)).sum()
+    is_used = used(model, data[1])
+    probs, log_norm = _label_probs(posterior)
+    entropy = (log_norm - (probs * _natural(posterior)).sum(1)).sum()
     labels = jnp.where(is_used[:, None], probs, 0).sum(-1)
     unused = (is_used.size - is_used.sum()).astype(entropy.dtype)
     total = total + entropy + (labels * log_class_probs(model, weights)).sum() - unused * log(model.num_classes)
@@ -238,7 +256,14 @@ def _divergence(pieces: AffinePieces, positions: PiecewisePosterior) -> Array:
 
 def summed(model: Any, of_bins: Float[Array, "f *rest"]) -> Float[Array, "f *rest"]:
     """Summed over the bins of each label."""
+    if model.labels is None:
+        return of_bins
     return jax.ops.segment_sum(of_bins, model.labels, num_segments=of_bins.shape[0])
+
+
+def divided(model: Any, of_labels: Float[Array, "f *rest"]) -> Float[Array, "f *rest"]:
+    """Every bin has what its label has."""
+    return of_labels if model.labels is None else jnp.take(of_labels, model.labels, axis=0)
 
 
 def _einsum(operands: str, *arrays: Array) -> Array:

@@ -13,6 +13,8 @@ from vbss.models import vessl_closed_forms
 
 _POINTS = 4000  # bins that the search looks at, drawn at random among those observed
 _FREEDOM = 4.0  # of Student's t, for bins that none of the centres explains
+_TOGETHER = 5  # of them, whose explanations are multiplied: above the smallest number of float32 for the floor below
+_BESIDE = 1.5  # mean distances between neighbouring pieces
 _FLOOR = 1e-6  # what a bin is worth at least, of its best piece
 _SCALES = 4.0  # standard deviations of the prior of the noise: of a single frame about a piece's centre
 _SHRINKAGE = 0.25  # of the cues' second moment: where the noise starts
@@ -36,18 +38,15 @@ def best_centers(
     explained = _explained(model, cues, is_observed, key)
     num_pieces = explained.shape[1]
     if model.num_sources == 1:
-        _, best = jax.lax.top_k(jnp.log(explained + _FLOOR).sum(0), min(num_candidates, num_pieces))
+        _, best = jax.lax.top_k(_score(explained), min(num_candidates, num_pieces))
         return best[:, None]
 
     def with_each(taken: Array) -> Array:
         """Scores of a set (its summed explanations) with each piece added."""
-        return jnp.log(taken[:, None] + explained + _FLOOR).sum(0)
+        return _score(taken[:, None] + explained)
 
     scores = jax.lax.map(with_each, explained.T)
-    upper = jnp.asarray(np.triu(np.ones((num_pieces, num_pieces), bool), 1))
-    num_pairs = min(num_candidates, num_pieces * (num_pieces - 1) // 2)
-    _, best = jax.lax.top_k(jnp.where(upper, scores, -jnp.inf).reshape(-1), num_pairs)
-    sets = jnp.stack([best // num_pieces, best % num_pieces], -1)
+    sets = _different_pairs(scores, model.pieces.centers, num_candidates)
     for _ in range(model.num_sources - 2):
         more = jax.lax.map(lambda chosen: with_each(explained[:, chosen].sum(1)).argmax(), sets)
         sets = jnp.concatenate([sets, more[:, None].astype(sets.dtype)], -1)
@@ -61,6 +60,33 @@ def best_centers(
         return chosen
 
     return jax.lax.map(exchanged, sets)
+
+
+def _score(explained: Float[Array, "points k"]) -> Float[Array, " k"]:
+    """Summed logarithms, one for the product of a few points: these cost more than all else of the search."""
+    grouped = (explained + _FLOOR).reshape(_TOGETHER, -1, explained.shape[1])
+    return jnp.log(grouped.prod(0)).sum(0)
+
+
+def _different_pairs(
+    scores: Float[Array, "k k"], centers: Float[Array, "k l"], num_candidates: int
+) -> Int[Array, "candidates 2"]:
+    """The best pairs, none of which has both pieces beside those of a better one."""
+    num_pieces = len(centers)
+    apart = ((centers[:, None] - centers[None]) ** 2).sum(-1)
+    nearest = jnp.where(jnp.eye(num_pieces, dtype=bool), jnp.inf, apart).min(-1)
+    is_beside = apart <= _BESIDE**2 * nearest.mean()
+    left = different = jnp.where(jnp.asarray(np.triu(np.ones((num_pieces, num_pieces), bool), 1)), scores, -jnp.inf)
+    pairs = []
+    for _ in range(min(num_candidates, num_pieces * (num_pieces - 1) // 2)):
+        # Where all others are beside the better ones, they are better than none.
+        best = jnp.where(jnp.isfinite(different.max()), different, left).argmax()
+        first, second = best // num_pieces, best % num_pieces
+        pairs.append(jnp.stack([first, second]))
+        is_taken = is_beside[first][:, None] & is_beside[second][None]
+        left = left.at[first, second].set(-jnp.inf)
+        different = jnp.where(is_taken | is_taken.T, -jnp.inf, different)
+    return jnp.stack(pairs)
 
 
 def _explained(model: Any, cues: Array, is_observed: Array, key: Array) -> Float[Array, "points k"]:
@@ -80,7 +106,8 @@ def _explained(model: Any, cues: Array, is_observed: Array, key: Array) -> Float
     centers = vessl_closed_forms.spread(model, model.pieces.maps[..., -1].T)
     fit = jax.lax.map(misfit, centers)
     explained = jnp.exp(fit - fit.max(0, keepdims=True)).T
-    return jnp.where((drawn >= 0)[:, None], explained, 1)
+    explained = jnp.where((drawn >= 0)[:, None], explained, 1)
+    return jnp.pad(explained, ((0, -num_points % _TOGETHER), (0, 0)), constant_values=1)
 
 
 @eqx.filter_jit
