@@ -32,7 +32,7 @@ class CalibrationSetting:
 
     phase: bool = True
     is_growing: bool = False
-    most_pieces: int = 64
+    most_pieces: int = 128
     spacing: float = 0.0
 
 
