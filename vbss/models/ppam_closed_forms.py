@@ -54,24 +54,37 @@ def _regressors(positions: Float[Array, "n l"], points: Float[Array, "k l"]) -> 
     return [*offsets, jnp.ones((1, 1), positions.dtype)]
 
 
-def _means(model: Any, probs: Float[Array, "n k"], positions: Float[Array, "n l"]) -> Float[Array, "k l"]:
-    """Of the positions of each piece; a piece without positions has its centre."""
+def _means(probs: Float[Array, "n k"], positions: Float[Array, "n l"]) -> Float[Array, "k l"]:
+    """Of the positions of each piece; 0 of a piece without any.
+
+    Nothing here is of the model, so that a step's bound and updates are compiled with the same moments.
+    """
     counts = probs.sum(0)[:, None]
-    return jnp.where(counts > 0, _product(probs.T, positions) / jnp.where(counts > 0, counts, 1), model.centers)
+    return _product(probs.T, positions) / jnp.where(counts > 0, counts, 1)
+
+
+def _products(probs: Float[Array, "n k"], positions: Float[Array, "n l"]) -> tuple[list[Array], list[Array]]:
+    """r x~, and the entries of r x~ x~', each (N, K)."""
+    regressors = _regressors(positions, _means(probs, positions))
+    weighted = [probs * regressor for regressor in regressors]
+    rows, columns, _, _ = pairs(len(regressors))
+    return weighted, [weighted[i] * regressors[j] for i, j in zip(rows, columns, strict=True)]
 
 
 def _moments(model: Any, posterior: Posterior, data: tuple) -> _Moments:
     probs = _probs(posterior)
     cues, is_observed = _cues(model, data)
-    means = _means(model, probs, data[0])
-    regressors = _regressors(data[0], means)
-    weighted = [probs * regressor for regressor in regressors]
+    weighted, products = _products(probs, data[0])
     cross = jnp.stack([_product(weight.T, cues) for weight in weighted], -1)
-    rows, columns, _, _ = pairs(len(regressors))
-    products = [weighted[i] * regressors[j] for i, j in zip(rows, columns, strict=True)]
     if is_observed is None:
-        return _Moments(means, cross, jnp.stack([product.sum(0)[:, None] for product in products], -1))
-    return _Moments(means, cross, jnp.stack([_product(product.T, is_observed) for product in products], -1))
+        square = _summed(products)[:, None]
+    else:
+        square = jnp.stack([_product(product.T, is_observed) for product in products], -1)
+    return _Moments(_means(probs, data[0]), cross, square)
+
+
+def _summed(products: list[Array]) -> Float[Array, "k p"]:
+    return jnp.stack([product.sum(0) for product in products], -1)
 
 
 def about(model: Any, points: Float[Array, "k l"]) -> Float[Array, "k d i"]:
@@ -97,15 +110,19 @@ def log_weights(model: Any, posterior: Posterior, data: tuple, observations: Obs
 
 def centers(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """c_k = sum_n r_nk x_n / n_k; a piece without positions keeps its own."""
-    return _means(model, _probs(posterior), data[0])
+    probs = _probs(posterior)
+    return jnp.where(probs.sum(0)[:, None] > 0, _means(probs, data[0]), model.centers)
 
 
 def position_precision(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """Gamma_k = (sum_n r_nk (x_n - c_k)(x_n - c_k)' + s^2 I) / (n_k + 1), without the ones if there is no spread."""
     probs = _probs(posterior)
-    offset = data[0][:, None] - model.centers[None]
-    scatter = jnp.einsum("nk,nkl,nkm->klm", probs, offset, offset, precision="highest")
-    identity = jnp.broadcast_to(jnp.eye(offset.shape[-1], dtype=offset.dtype), scatter.shape)
+    size = data[0].shape[1]
+    *_, place = pairs(size + 1)
+    shift = _means(probs, data[0]) - model.centers
+    scatter = _summed(_products(probs, data[0])[1])[:, place[:size, :size]]
+    scatter = scatter + probs.sum(0)[:, None, None] * shift[:, :, None] * shift[:, None]
+    identity = jnp.broadcast_to(jnp.eye(size, dtype=scatter.dtype), scatter.shape)
     pseudo = (model.spread > 0).astype(probs.dtype)
     counts = probs.sum(0) + pseudo
     scatter = scatter + pseudo * model.spread**2 * identity
