@@ -6,6 +6,7 @@ from . import audio as audio
 from . import distributions as distributions
 from . import metrics as metrics
 from . import models as models
+from . import networks as networks
 from . import plots as plots
 from . import scenes as scenes
 from .additive import Additive as Additive
@@ -29,6 +30,7 @@ from .gated import Gated as Gated
 from .inference import EM as EM
 from .inference import MCMC as MCMC
 from .inference import SVI as SVI
+from .inference import Amortised as Amortised
 from .inference import MonteCarloEM as MonteCarloEM
 from .inference import NaturalGradient as NaturalGradient
 from .inference import Plateau as Plateau
@@ -65,3 +67,5 @@ from .separation import separate_many as separate_many
 from .settings import Settings as Settings
 from .storage import load as load
 from .storage import save as save
+from .training import TrainingSettings as TrainingSettings
+from .training import train as train

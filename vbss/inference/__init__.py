@@ -1,6 +1,7 @@
 """Algorithms, each in its file, behind the one call `fit`."""
 
 from vbss.inference.algorithm import Algorithm as Algorithm
+from vbss.inference.amortised import Amortised as Amortised
 from vbss.inference.batch import fit_batch as fit_batch
 from vbss.inference.em import EM as EM
 from vbss.inference.fit import fit as fit

@@ -1,0 +1,161 @@
+"""Training: the bound rises on unseen items, a stopped run goes on bit for bit, broken items are left out aloud."""
+
+import json
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+import vbss
+from vbss import Amortised, Status, TrainingSettings, train
+from vbss.errors import InputError
+from vbss.models import GaussianMixture
+from vbss.training import Corpus, TrainingDataWarning
+from vbss.training.batches import batches
+from vbss.training.train import mean_bound
+
+CENTERS = np.array([[-3.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+SETTINGS = TrainingSettings(batch_size=4, max_epochs=3, learning_rate=0.05)
+
+
+class Linear(eqx.Module):
+    weight: Array
+    bias: Array
+
+    def __call__(self, observations):
+        return {"component": jax.nn.softmax(observations @ self.weight + self.bias[None], -1)}
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    rng = np.random.default_rng(0)
+    return [(CENTERS[rng.integers(3, size=30)] + rng.normal(size=(30, 2))).astype(np.float32) for _ in range(18)]
+
+
+@pytest.fixture(scope="module")
+def parts(corpus):
+    model = GaussianMixture.init(jnp.asarray(corpus[0]), 3, key=jr.key(2))
+    return model, Amortised(Linear(0.1 * jr.normal(jr.key(3), (2, 3), jnp.float32), jnp.zeros(3, jnp.float32)))
+
+
+def arrays_of(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array))]
+
+
+def test_the_bound_of_unseen_items_rises(parts, corpus):
+    before = mean_bound(*parts, corpus[14:])
+    settings = TrainingSettings(batch_size=4, max_epochs=40, learning_rate=0.05)
+    told = []
+    training = train(*parts, corpus[:14], corpus[14:], settings, progress=lambda *a: told.append(a))
+    after = mean_bound(training.model, training.amortised, corpus[14:])
+    np.testing.assert_allclose(after, max(entry["validation_bound"] for entry in training.history), rtol=1e-6)
+    assert after > before + 20
+    # The parameters of the model are learnt with the network: its components are where the items' are.
+    nearest = np.linalg.norm(np.asarray(training.model.loc)[:, None] - CENTERS[None], axis=-1).min(0)
+    assert nearest.max() < 0.5
+    assert told[0][:2] == (1, 4) and told[3][0] == 4
+    # Exact inference in the model that was learnt is not much better than the network, of data that it never saw.
+    exact = [vbss.fit(training.model, jnp.asarray(x), vbss.EM(frozen=["loc", "precision", "log_weights"]), max_steps=2)
+             for x in corpus[14:]]  # fmt: skip
+    assert after > np.mean([solution.elbo[-1] for solution in exact]) - 5
+
+
+def test_a_stopped_training_goes_on_bit_for_bit(parts, corpus, tmp_path):
+    whole = train(*parts, corpus[:14], corpus[14:], SETTINGS, folder=tmp_path / "whole")
+
+    def stop(step, steps, bound):
+        if step == 2 and not stopped:
+            stopped.append(step)
+            raise KeyboardInterrupt
+
+    stopped: list[int] = []
+    first = train(*parts, corpus[:14], corpus[14:], SETTINGS, folder=tmp_path / "parts", progress=stop)
+    assert first.status is Status.interrupted and (first.epoch, first.batch) == (0, 2)
+    second = train(*parts, corpus[:14], corpus[14:], SETTINGS, folder=tmp_path / "parts")
+    assert second.status is whole.status is Status.max_steps
+    for a, b in zip(arrays_of(whole), arrays_of(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert [line["validation_bound"] for line in lines] == [entry["validation_bound"] for entry in whole.history]
+    # More epochs go on from there.
+    more = TrainingSettings(batch_size=4, max_epochs=4, learning_rate=0.05)
+    assert len(train(*parts, corpus[:14], corpus[14:], more, folder=tmp_path / "parts").history) == 4
+
+
+def test_the_learning_rate_falls_and_training_ends(parts, corpus):
+    settings = TrainingSettings(batch_size=4, learning_rate=1e-9, patience=1, stop_after=3, max_epochs=20)
+    stuck = [np.full((30, 2), 1e-3, np.float32) * np.arange(30, dtype=np.float32)[:, None]] * 4
+    training = train(*parts, stuck, corpus[14:], settings)
+    assert training.status is Status.converged
+    rates = np.array([entry["learning_rate"] for entry in training.history])
+    np.testing.assert_allclose(rates[-1] / rates[-2], 0.7)
+
+
+def test_broken_items_are_left_out_aloud(parts, corpus):
+    broken = [*corpus[:6], np.full((30, 2), np.nan, np.float32)]
+    with pytest.warns(TrainingDataWarning, match="item 6 holds infinite or nan"):
+        training = train(*parts, broken, corpus[14:], SETTINGS)
+    assert [entry["skipped"] for entry in training.history] == [1, 1, 1]
+    assert all(np.isfinite(leaf).all() for leaf in arrays_of(training.latest))
+
+
+def test_two_devices_have_the_same_loss(parts, corpus):
+    one, two = (train(*parts, corpus[:8], corpus[8:12], SETTINGS, devices=jax.devices()[:n]) for n in (1, 2))
+    for a, b in zip(one.history, two.history, strict=True):
+        np.testing.assert_allclose(a["training_bound"], b["training_bound"], rtol=1e-5)
+        np.testing.assert_allclose(a["validation_bound"], b["validation_bound"], rtol=1e-5)
+    with pytest.raises(InputError, match="batch_size"):
+        train(*parts, corpus, corpus, TrainingSettings(batch_size=3), devices=jax.devices()[:2])
+
+
+def test_batches_are_the_same_whoever_reads_them():
+    corpus = [np.full(2, i, np.float32) for i in range(10)]
+    assert isinstance(corpus, Corpus)
+
+    def read(**options):
+        found = list(batches(corpus, 4, seed=1, **options))
+        return np.stack([b.data[0][:, 0] for b in found]), np.stack([b.weights for b in found])
+
+    one, weights = read(epoch=0)
+    np.testing.assert_array_equal(one, read(epoch=0, num_workers=4)[0])
+    np.testing.assert_array_equal(weights, [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]])
+    assert sorted(one[weights == 1]) == list(range(10))
+    assert (one != read(epoch=1)[0]).any()
+    np.testing.assert_array_equal(one[2:], read(epoch=0, first=2)[0])
+    np.testing.assert_array_equal(read(epoch=None)[0].ravel()[:10], np.arange(10))
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ([], "corpus must have items"),
+        ([np.ones((30, 2), np.float32), np.ones((31, 2), np.float32)], "items must have the same shapes"),
+        ([np.full((30, 2), np.inf, np.float32)], "must be finite|hold infinite"),
+        ([np.ones((30, 3), np.float32)], "columns"),
+    ],
+)
+def test_odd_corpora_are_refused(parts, odd, message):
+    with warnings.catch_warnings(), pytest.raises(InputError, match=message):
+        warnings.simplefilter("ignore", TrainingDataWarning)
+        train(*parts, odd, [np.ones((30, 2), np.float32)], SETTINGS)
+
+
+def test_a_checkpoint_of_another_network_is_refused(parts, corpus, tmp_path):
+    train(*parts, corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path)
+    other = Amortised(Linear(jnp.zeros((2, 4), jnp.float32), jnp.zeros(4, jnp.float32)))
+    with pytest.raises(InputError, match="no training of this model and network"):
+        train(parts[0], other, corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "field", [{"batch_size": 0}, {"learning_rate": 0.0}, {"decay": 1.5}, {"patience": 0}, {"seed": -1}]
+)
+def test_impossible_settings_are_refused(field):
+    with pytest.raises(InputError, match=next(iter(field))):
+        TrainingSettings(**field)

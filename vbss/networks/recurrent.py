@@ -1,0 +1,60 @@
+"""Bidirectional layers of minimal gated recurrent units: all products of matrices stand before the recurrence."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class _Direction(eqx.Module):
+    """h_t = (1 - g_t) h_{t-1} + g_t c_t, with gates g and candidates c of the input alone.
+
+    Source: L. Feng et al., "Were RNNs all we needed?" (2024), minGRU.
+    """
+
+    weight: Float[Array, "input two_hidden"]
+    bias: Float[Array, " two_hidden"]
+    is_backward: bool = eqx.field(static=True)
+
+    def __init__(self, input_size: int, hidden_size: int, is_backward: bool, key: Array):
+        self.weight = jax.random.normal(key, (input_size, 2 * hidden_size)) * input_size**-0.5
+        # Gates half open would forget within two frames.
+        self.bias = jnp.concatenate([jnp.full(hidden_size, -1.0), jnp.zeros(hidden_size)])
+        self.is_backward = is_backward
+
+    def __call__(self, values: Float[Array, "t input"]) -> Float[Array, "t hidden"]:
+        gates, candidates = jnp.split(values @ self.weight + self.bias[None], 2, -1)
+        gates, candidates = jax.nn.sigmoid(gates), jnp.tanh(candidates)
+
+        def step(state: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+            gate, candidate = now
+            state = state + gate * (candidate - state)
+            return state, state
+
+        _, states = jax.lax.scan(step, jnp.zeros_like(gates[0]), (gates, candidates), reverse=self.is_backward)
+        return states
+
+
+class Recurrent(eqx.Module):
+    """Layers of two recurrences, one in each direction of time, whose states are joined.
+
+    Attributes:
+        layers: each a pair, forward and backward.
+    """
+
+    layers: tuple[tuple[_Direction, _Direction], ...]
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int, *, key: Array):
+        layers = []
+        for number, key_layer in enumerate(jax.random.split(key, num_layers)):
+            size = input_size if number == 0 else 2 * hidden_size
+            forward, backward = jax.random.split(key_layer)
+            layers.append(
+                (_Direction(size, hidden_size, False, forward), _Direction(size, hidden_size, True, backward))
+            )
+        self.layers = tuple(layers)
+
+    def __call__(self, values: Float[Array, "t input"]) -> Float[Array, "t two_hidden"]:
+        for forward, backward in self.layers:
+            values = jnp.concatenate([forward(values), backward(values)], -1)
+        return values

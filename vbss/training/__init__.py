@@ -1,0 +1,7 @@
+"""Training networks for amortised inference on corpora."""
+
+from vbss.training.batches import Corpus as Corpus
+from vbss.training.batches import TrainingDataWarning as TrainingDataWarning
+from vbss.training.settings import TrainingSettings as TrainingSettings
+from vbss.training.train import Training as Training
+from vbss.training.train import train as train

@@ -1,0 +1,45 @@
+"""How a network is trained."""
+
+from dataclasses import dataclass
+
+from vbss.errors import InputError, positive, whole_number
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained.
+
+    Attributes:
+        batch_size: items of a step.
+        learning_rate: of Adam, at the start.
+        decay: the learning rate is multiplied by this when the validation bound was not better for `patience` epochs
+            (0.7 in Deep Bayesian cGMM).
+        patience: see `decay`.
+        stop_after: training ends when the validation bound was not better for so many epochs.
+        max_epochs: passes over the corpus at most.
+        largest_gradient: gradients of a larger norm are scaled down to it, the loss being in nats per number of data.
+        num_workers: threads that read the next items while a step is computed.
+        seed: of the order of the items.
+
+    Raises:
+        InputError: for a number out of its range.
+    """
+
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    decay: float = 0.7
+    patience: int = 1
+    stop_after: int = 8
+    max_epochs: int = 100
+    largest_gradient: float = 1.0
+    num_workers: int = 2
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, low in (("batch_size", 1), ("patience", 1), ("stop_after", 1), ("max_epochs", 0), ("num_workers", 1)):
+            whole_number(name, getattr(self, name), low)
+        whole_number("seed", self.seed, 0, 2**32 - 1)
+        for name in ("learning_rate", "largest_gradient"):
+            positive(name, getattr(self, name))
+        if not 0 < self.decay <= 1:
+            raise InputError(f"decay must be between 0 and 1, got {self.decay!r}.")
