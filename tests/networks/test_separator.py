@@ -63,7 +63,7 @@ def test_it_hears_the_past_and_what_comes(scene):
 def test_it_learns_from_mixtures_alone(scene):
     model, corpus = scene
     amortised = Amortised(separator())
-    settings = TrainingSettings(batch_size=4, max_epochs=12, learning_rate=0.01)
+    settings = TrainingSettings(batch_size=4, max_epochs=25, learning_rate=0.01, patience=5)
     before = mean_bound(model, amortised, corpus[32:])
     training = train(model, amortised, corpus[:32], corpus[32:], settings)
     assert training.history[-1]["validation_bound"] > before + 0.05 * FREQUENCIES * FRAMES
