@@ -50,7 +50,7 @@ class BinauralSettings:
     has_garbage: bool = True
     pseudo_count: float = 1.0
     max_steps: int = 16
-    num_components: int = 12
+    num_components: int = 24
     max_sum_steps: int = 100
     seed: int = 0
 

@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--pieces", "--num-pieces", type=at_least(1), nargs="+", metavar="K", dest="num_pieces",
-        help="affine pieces of the map, or growing numbers of them for --preset paper (one for 10 directions, or for 7 "
+        help="affine pieces of the map, or growing numbers of them for --preset paper (one for 5 directions, or for 7 "
         "azimuths)",
     )  # fmt: skip
     parser.add_argument("--level-only", action="store_true", help="learn level differences alone, no phase differences")
