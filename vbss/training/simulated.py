@@ -1,0 +1,86 @@
+"""Corpora of simulated mixtures: scenes drawn one by one from a folder of speech, as they are asked for."""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from vbss.audio import STFT, azimuth_grid, read_microphone_positions, steering_vectors
+from vbss.errors import InputError, whole_number
+from vbss.models import LDACGMM
+from vbss.scenes import Condition, Scene, SpeechCorpus, random_scene
+
+
+class SimulatedMixtures:
+    """A corpus of `vbss.train`: item i is the spectrogram of scene i of a series, complex64 (F, T, M), and no more.
+
+    What the scene's sources are is not told: the spectrogram is that of their mixture.
+
+    Attributes:
+        corpus: the speech, such as `SpeechCorpus.read(folder, split="train")`: speakers of other parts are not heard.
+        condition: what the scenes have in common; the array must be the same for all.
+        count: how many there are.
+        stft: by default of windows of 64 ms every 16 ms.
+        seed: of the series.
+        cache: folder where scenes are stored that were drawn once (`vbss.scenes.random_scene`).
+    """
+
+    def __init__(
+        self,
+        corpus: SpeechCorpus,
+        condition: Condition,
+        count: int,
+        *,
+        stft: STFT | None = None,
+        seed: int = 0,
+        cache: str | Path | None = None,
+    ):
+        if condition.responses is not None:
+            raise InputError("condition must be of simulated rooms: measured responses are few, and of their own array")
+        self.corpus, self.condition, self.cache = corpus, condition, cache
+        self.count, self.seed = whole_number("count", count, 1), whole_number("seed", seed, 0)
+        self.stft = STFT.init(condition.sample_rate) if stft is None else stft
+        if self.stft.sample_rate != condition.sample_rate:
+            raise InputError(
+                f"stft must be of the condition's sample rate, {condition.sample_rate} Hz, got one of "
+                f"{self.stft.sample_rate} Hz"
+            )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int, /) -> tuple[Complex[np.ndarray, "f t m"]]:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return (self.spectrogram(self.scene(index)),)
+
+    def scene(self, index: int) -> Scene:
+        """All of a scene, for those who compare with the truth."""
+        return random_scene(self.corpus, self.condition, seed=self.seed, index=index, cache=self.cache)
+
+    def spectrogram(self, scene: Scene) -> Complex[np.ndarray, "f t m"]:
+        """Of a scene's mixture."""
+        return np.asarray(_spectrogram(self.stft, jnp.asarray(scene.mixture, jnp.float32)))
+
+    def name_of(self, index: int) -> str:
+        """What warnings call a scene."""
+        return f"scene {index} of the series {self.seed}"
+
+    def model(self, num_sources: int | None = None, num_directions: int = 72) -> LDACGMM:
+        """The model of these mixtures, of the condition's array.
+
+        Args:
+            num_sources: by default that of the condition; more are classes of which some stay empty.
+            num_directions: candidate azimuths all around.
+        """
+        num_sources = self.condition.num_sources if num_sources is None else num_sources
+        positions = jnp.asarray(read_microphone_positions(self.condition.microphones), jnp.float32)
+        azimuths = jnp.asarray(azimuth_grid(num_directions), jnp.float32)
+        return LDACGMM.init(steering_vectors(positions, azimuths, self.stft.frequencies), num_sources)
+
+
+@eqx.filter_jit
+def _spectrogram(stft: STFT, samples: Float[Array, "m samples"]) -> Complex[Array, "f t m"]:
+    return jnp.moveaxis(stft.forward(samples), (0, 1, 2), (2, 1, 0))
