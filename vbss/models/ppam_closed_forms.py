@@ -40,12 +40,19 @@ def _probs(posterior: Posterior) -> Float[Array, "n k"]:
     return jax.nn.softmax(posterior.factors["piece"].natural["onehot"], -1)  # type: ignore[attr-defined]
 
 
-def _cues(model: Any, data: tuple) -> tuple[Array, Array | None]:
-    """Centred cues, zero where they were not observed, and the mask as numbers."""
-    centred = data[1] - model.cue_means[None]
-    if len(data) < 3 or data[2] is None:
-        return centred, None
-    return jnp.where(data[2], centred, 0), data[2].astype(centred.dtype)
+def _cues(model: Any, data: tuple, observations: Observations | None) -> tuple[Array, Array | None]:
+    """Centred cues, zero where they were not observed, and the mask as numbers.
+
+    An inference has the cues in its observations. Centred anew in every update, they would be taken for others in each,
+    and so would be all that is computed of them.
+    """
+    is_observed = data[2] if len(data) > 2 and data[2] is not None else None
+    if observations:
+        centred = observations["cues"]["value"]
+    else:
+        centred = data[1] - model.cue_means[None]
+        centred = centred if is_observed is None else jnp.where(is_observed, centred, 0)
+    return centred, None if is_observed is None else is_observed.astype(centred.dtype)
 
 
 def _regressors(positions: Float[Array, "n l"], points: Float[Array, "k l"]) -> list[Array]:
@@ -71,9 +78,9 @@ def _products(probs: Float[Array, "n k"], positions: Float[Array, "n l"]) -> tup
     return weighted, [weighted[i] * regressors[j] for i, j in zip(rows, columns, strict=True)]
 
 
-def _moments(model: Any, posterior: Posterior, data: tuple) -> _Moments:
+def _moments(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> _Moments:
     probs = _probs(posterior)
-    cues, is_observed = _cues(model, data)
+    cues, is_observed = _cues(model, data, observations)
     weighted, products = _products(probs, data[0])
     cross = jnp.stack([_product(weight.T, cues) for weight in weighted], -1)
     if is_observed is None:
@@ -136,7 +143,7 @@ def coefficients(model: Any, posterior: Posterior, data: tuple, observations: Ob
 
     In [A m] the prior kappa |[A b]|^2 is kappa [A m] J' J [A m]'.
     """
-    moments = _moments(model, posterior, data)
+    moments = _moments(model, posterior, data, observations)
     shift = _shift(moments.means)
     *_, place = pairs(shift.shape[-1])
     ridge = model.ridge * jnp.einsum("kji,kjl->kil", shift, shift, precision="highest")
@@ -153,7 +160,7 @@ def coefficients(model: Any, posterior: Posterior, data: tuple, observations: Ob
 
 def noise_precision(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """1 / sigma_d^2 = (observations + K (L + 1)) / (residual + kappa sum_k |[A b]_kd|^2); as before without any."""
-    counts, residual = _residuals(model, posterior, data)
+    counts, residual = _residuals(model, posterior, data, observations)
     per_cue = model.coefficients[..., 0].shape[0] * model.coefficients.shape[-1]
     counts = counts + per_cue * (model.ridge > 0).astype(counts.dtype)
     residual = residual + model.ridge * (model.coefficients**2).sum((0, 2))
@@ -161,11 +168,13 @@ def noise_precision(model: Any, posterior: Posterior, data: tuple, observations:
     return jnp.where(is_dead, model.noise_precision, counts / jnp.where(is_dead, 1, residual))
 
 
-def _residuals(model: Any, posterior: Posterior, data: tuple) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+def _residuals(
+    model: Any, posterior: Posterior, data: tuple, observations: Observations
+) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     """How often each cue was observed, and sum_nk r o (y - a x - b)^2."""
-    moments = _moments(model, posterior, data)
+    moments = _moments(model, posterior, data, observations)
     found = about(model, moments.means)
-    cues, is_observed = _cues(model, data)
+    cues, is_observed = _cues(model, data, observations)
     rows, columns, multiplicity, _ = pairs(found.shape[-1])
     twice = jnp.asarray(multiplicity, found.dtype)
     quadratic = twice.reshape(1, 1, -1) * found[..., rows] * found[..., columns] * moments.square
@@ -174,9 +183,9 @@ def _residuals(model: Any, posterior: Posterior, data: tuple) -> tuple[Float[Arr
     return counts, (cues**2).sum(0) - explained
 
 
-def log_joint(model: Any, data: tuple) -> Float[Array, "n k"]:
+def log_joint(model: Any, data: tuple, observations: Observations | None = None) -> Float[Array, "n k"]:
     """log pi_k + log N(x; c_k, Gamma_k) + sum_d o log N(y_d; a x + b, sigma_d^2)."""
-    cues, is_observed = _cues(model, data)
+    cues, is_observed = _cues(model, data, observations)
     found, regressors = about(model, model.centers), _regressors(data[0], model.centers)
     precision = model.noise_precision
     weighted = cues * precision[None]
@@ -196,7 +205,7 @@ def left_out_variance(model: Any, data: tuple) -> Float[Array, " d"]:
     The pieces' probabilities stay as they are. Pieces of next to no position of their own cannot do without it; what
     they would say is left to the others, by a bound of the leverage.
     """
-    cues, _ = _cues(model, data)
+    cues, _ = _cues(model, data, None)
     probs = jax.nn.softmax(log_joint(model, data), -1).T
     offset = data[0][None] - model.centers[:, None]
     regressors = jnp.concatenate([offset, jnp.ones_like(offset[..., :1])], -1)
@@ -217,14 +226,14 @@ def left_out_variance(model: Any, data: tuple) -> Float[Array, " d"]:
 
 def piece(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """r_nk, as logits."""
-    return {"onehot": log_joint(model, data)}
+    return {"onehot": log_joint(model, data, observations)}
 
 
 def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """The bound from the moments, which the updates need too."""
     natural = posterior.factors["piece"].natural["onehot"]  # type: ignore[attr-defined]
     probs = jax.nn.softmax(natural, -1)
-    counts, residual = _residuals(model, posterior, data)
+    counts, residual = _residuals(model, posterior, data, observations)
     precision = model.noise_precision
     of_cues = (counts * (jnp.log(precision) - log(2 * pi)) - precision * residual).sum() / 2
     entropy_and_positions = (

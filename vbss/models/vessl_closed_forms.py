@@ -119,11 +119,16 @@ def centred(model: Any, cues: Float[Array, "c f t"], is_observed: Bool[Array, "f
     return jnp.where(is_there, cues - model.cue_means[..., None], 0)
 
 
-def _moments(model: Any, posterior: Posterior, data: tuple) -> Moments:
+def _observed_cues(model: Any, data: tuple, observations: Observations) -> Float[Array, "c f t"]:
+    """`centred`, of an inference's observations if there are any: anew in each update, no two would share moments."""
+    return observations["cues"]["value"] if observations else centred(model, *data)
+
+
+def _moments(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Moments:
     probs = _label_probs(posterior)[0][:, : model.num_sources]
     # As numbers only where they are summed: the masks are as large as the data.
     of_bins = jnp.where(data[1][:, None], divided(model, probs), 0)
-    cues = centred(model, *data)
+    cues = _observed_cues(model, data, observations)
     counts = jnp.where(model.is_cue[None], of_bins.sum(-1).T[:, None], 0)
     sums = _einsum("fmt,cft->mcf", of_bins, cues)
     squares = jnp.where(model.is_cue, (cues**2 * of_bins.sum(1)[None]).sum(-1), 0)
@@ -132,7 +137,7 @@ def _moments(model: Any, posterior: Posterior, data: tuple) -> Moments:
 
 def position(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(1), (2): the posterior of the map given what was counted."""
-    moments = _moments(model, posterior, data)
+    moments = _moments(model, posterior, data, observations)
     precision = _present(model, posterior.points["noise_precision"])
     counts, sums = _present(model, moments.counts), _present(model, moments.sums)
     found = position_posterior(model.pieces, counts, sums, precision)
@@ -142,7 +147,7 @@ def position(model: Any, posterior: Posterior, data: tuple, observations: Observ
 
 def located(model: Any, posterior: Posterior, data: tuple, map_variance: Float[Array, " d"]) -> PiecewisePosterior:
     """As `position`, of a map that is itself wrong by so much: mean cues have the variance v + sigma^2 / N."""
-    moments = _moments(model, posterior, data)
+    moments = _moments(model, posterior, data, {})
     precision = _present(model, posterior.points["noise_precision"])
     counts, sums = _present(model, moments.counts), _present(model, moments.sums)
     share = 1 / (1 + (map_variance * precision)[None] * counts)
@@ -151,7 +156,7 @@ def located(model: Any, posterior: Posterior, data: tuple, map_variance: Float[A
 
 def noise_precision(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """(4): 1 / sigma^2 = (n + n0) / (sum of squared residuals + n0 sigma0^2)."""
-    moments, expected = _moments(model, posterior, data), predicted(model, piecewise(posterior))
+    moments, expected = _moments(model, posterior, data, observations), predicted(model, piecewise(posterior))
     residual = _residual(moments, expected)
     return (moments.counts.sum(0) + model.noise_count) / (residual + model.noise_count * model.noise_variance)
 
@@ -172,8 +177,8 @@ def log_mixing_weights(model: Any, posterior: Posterior, data: tuple, observatio
 
 def source(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:
     """(3), summed over the bins of each label."""
-    expected = predicted(model, piecewise(posterior))
-    fit = log_fits(model, expected, posterior.points["noise_precision"], centred(model, *data), data[1])
+    expected, cues = predicted(model, piecewise(posterior)), _observed_cues(model, data, observations)
+    fit = log_fits(model, expected, posterior.points["noise_precision"], cues, data[1])
     log_probs = log_class_probs(model, posterior.points["log_mixing_weights"])
     return {"onehot": jnp.where(used(model, data[1])[:, None], summed(model, fit) + log_probs[..., None], 0)}
 
@@ -221,7 +226,7 @@ def masks(model: Any, posterior: Posterior, cues: Float[Array, "c f t"]) -> Floa
 
 def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> Array:
     """The bound from the moments that the updates need too."""
-    moments, positions = _moments(model, posterior, data), piecewise(posterior)
+    moments, positions = _moments(model, posterior, data, observations), piecewise(posterior)
     precision, weights = posterior.points["noise_precision"], posterior.points["log_mixing_weights"]
     counts = moments.counts.sum(0)
     residual = _residual(moments, predicted(model, positions))
@@ -233,7 +238,7 @@ def elbo(model: Any, posterior: Posterior, data: tuple, observations: Observatio
     unused = (is_used.size - is_used.sum()).astype(entropy.dtype)
     total = total + entropy + (labels * log_class_probs(model, weights)).sum() - unused * log(model.num_classes)
     if model.has_outliers:
-        squares = (centred(model, *data) ** 2).sum(-1) - moments.squares
+        squares = (_observed_cues(model, data, observations) ** 2).sum(-1) - moments.squares
         number = jnp.where(model.is_cue, data[1].sum(-1)[None].astype(counts.dtype) - counts, 0)
         outlier = model.outlier_precision
         total = total + (number * (jnp.log(outlier) - log(2 * pi)) - outlier * squares).sum() / 2
