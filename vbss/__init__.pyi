@@ -9,6 +9,7 @@ from . import models as models
 from . import networks as networks
 from . import plots as plots
 from . import scenes as scenes
+from . import training as training
 from .additive import Additive as Additive
 from .binaural import BinauralLocalization as BinauralLocalization
 from .binaural import BinauralSeparation as BinauralSeparation
