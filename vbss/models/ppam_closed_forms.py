@@ -46,11 +46,12 @@ def _cues(model: Any, data: tuple, observations: Observations | None) -> tuple[A
     An inference has the cues in its observations. Centred anew in every update, they would be taken for others in each,
     and so would be all that is computed of them.
     """
-    is_observed = data[2] if len(data) > 2 and data[2] is not None else None
+    _, cues, *rest = data
+    is_observed = rest[0] if rest else None
     if observations:
         centred = observations["cues"]["value"]
     else:
-        centred = data[1] - model.cue_means[None]
+        centred = cues - model.cue_means[None]
         centred = centred if is_observed is None else jnp.where(is_observed, centred, 0)
     return centred, None if is_observed is None else is_observed.astype(centred.dtype)
 
