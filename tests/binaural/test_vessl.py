@@ -106,7 +106,6 @@ def test_impossible_recordings_are_refused(calibration, turns):
     ("change", "message"),
     [
         ({"num_candidates": -1}, "num_candidates"),
-        ({"num_candidates": 0}, "must not both be 0"),
         ({"num_candidates": 0, "num_random": 0}, "must not both be 0"),
         ({"num_random": -1}, "num_random"),
         ({"outlier_probability": 1.0}, "outlier_probability"),

@@ -162,5 +162,9 @@ def test_impossible_settings_are_refused(mixture):
     model, data = mixture
     with pytest.raises(InputError, match="num_sweeps"):
         Amortised(Linear(jnp.ones((2, K))), num_sweeps=0)
+    with pytest.raises(InputError, match="'component' is what the network says already"):
+        Amortised(Linear(jnp.ones((2, K))), completed=["component"]).bound(model, *data)
+    with pytest.raises(InputError, match="observations must have 2 columns"):
+        Amortised(Linear(jnp.ones((3, K)))).posterior(model, jnp.ones((30, 3)))
     with pytest.raises(InputError, match="'nothing' is not a block"):
         Amortised(Linear(jnp.ones((2, K))), completed=["nothing"]).bound(model, *data)

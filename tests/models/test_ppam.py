@@ -140,6 +140,15 @@ def test_the_error_at_positions_left_out_is_about_that_at_others():
     np.testing.assert_array_less(np.abs(np.log(left_out / actual)), np.log(2))
 
 
+@pytest.mark.parametrize("num_pieces", [40, 20])
+def test_a_map_of_as_many_pieces_as_positions_knows_that_it_knows_little(num_pieces):
+    positions, cues, _ = problem(4, num=140)
+    fitted = (positions[:40], cues[:40])
+    model = vbss.fit(PPAM.init(*fitted, num_pieces), fitted, key=jr.key(0)).model
+    actual = ((model.forward(positions[40:]).mean - cues[40:]) ** 2).mean(0)
+    assert (model.left_out_variance(*fitted) > actual / 2).all()
+
+
 def test_a_piece_without_positions_keeps_what_it_has():
     positions, cues, is_observed = problem(7)
     model = PPAM.init(positions, cues, 3)

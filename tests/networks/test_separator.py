@@ -1,5 +1,6 @@
 """The separator: what it says is a posterior, does not depend on level, and learns from mixtures alone."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,9 +11,13 @@ from vbss import Amortised, TrainingSettings, train
 from vbss.errors import InputError
 from vbss.models import LDACGMM
 from vbss.networks import Separator
-from vbss.training.train import mean_bound
 
 FREQUENCIES, FRAMES, MICROPHONES = 6, 20, 3
+
+
+def mean_bound(model, amortised, items):
+    bound = eqx.filter_jit(lambda item: amortised.bound(model, item))
+    return np.mean([bound(jnp.asarray(item)) for item in items])
 
 
 def separator(seed=0):
@@ -76,3 +81,8 @@ def test_it_learns_from_mixtures_alone(scene):
 def test_impossible_sizes_are_refused(size):
     with pytest.raises(InputError, match=next(iter(size))):
         Separator(FREQUENCIES, 2, key=jr.key(0), **size)
+
+
+def test_a_mixture_of_other_frequencies_is_refused(scene):
+    with pytest.raises(InputError, match="the network's 6 frequencies, got 5"):
+        separator()(jnp.asarray(scene[1][0])[:5])

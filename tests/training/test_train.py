@@ -1,6 +1,7 @@
 """Training: the bound rises on unseen items, a stopped run goes on bit for bit, broken items are left out aloud."""
 
 import json
+import logging
 import warnings
 
 import equinox as eqx
@@ -17,7 +18,6 @@ from vbss.errors import InputError
 from vbss.models import GaussianMixture
 from vbss.training import Corpus, TrainingDataWarning
 from vbss.training.batches import batches
-from vbss.training.train import mean_bound
 
 CENTERS = np.array([[-3.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
 SETTINGS = TrainingSettings(batch_size=4, max_epochs=3, learning_rate=0.05)
@@ -41,6 +41,11 @@ def corpus():
 def parts(corpus):
     model = GaussianMixture.init(jnp.asarray(corpus[0]), 3, key=jr.key(2))
     return model, Amortised(Linear(0.1 * jr.normal(jr.key(3), (2, 3), jnp.float32), jnp.zeros(3, jnp.float32)))
+
+
+def mean_bound(model, amortised, items):
+    bound = eqx.filter_jit(lambda item: amortised.bound(model, item))
+    return np.mean([bound(jnp.asarray(item)) for item in items])
 
 
 def arrays_of(tree):
@@ -159,3 +164,84 @@ def test_a_checkpoint_of_another_network_is_refused(parts, corpus, tmp_path):
 def test_impossible_settings_are_refused(field):
     with pytest.raises(InputError, match=next(iter(field))):
         TrainingSettings(**field)
+
+
+class Exploding(Linear):
+    """Its gradient is not a number where an item's first value is above a threshold, though its bound is."""
+
+    def __call__(self, observations):
+        said = super().__call__(observations)["component"]
+        under_root = jnp.where(observations[0, 0] > 90, 0 * self.weight.sum(), 1)
+        return {"component": said + 0 * jnp.sqrt(under_root)}
+
+
+def test_steps_that_are_no_numbers_are_left_out_aloud(parts, corpus):
+    model, amortised = parts
+    network = Exploding(amortised.network.weight, amortised.network.bias)
+    odd = [*corpus[:7], np.full((30, 2), 99, np.float32)]
+    with pytest.warns(TrainingDataWarning, match="infinite or nan bound or gradient"):
+        training = train(model, Amortised(network), odd, corpus[14:], SETTINGS)
+    assert [entry["skipped"] for entry in training.history] == [4, 4, 4]
+    assert all(np.isfinite(leaf).all() for leaf in arrays_of(training.latest))
+    with pytest.warns(TrainingDataWarning):
+        training = train(model, Amortised(network), odd[7:], corpus[14:], SETTINGS)
+    assert training.status is Status.nonfinite and len(training.history) == 1
+
+
+def test_a_batch_of_broken_items_alone_is_passed_over(parts, corpus):
+    broken = [np.full((30, 2), np.nan, np.float32), *corpus[:3]]
+    settings = TrainingSettings(batch_size=1, max_epochs=1)
+    with pytest.warns(TrainingDataWarning, match="item 0"):
+        training = train(*parts, broken, broken, settings)
+    assert training.history[0]["skipped"] == 1 and np.isfinite(training.history[0]["validation_bound"])
+
+
+def test_a_checkpoint_knows_what_must_not_change(parts, corpus, tmp_path):
+    train(*parts, corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path)
+    for change in ({"batch_size": 2}, {"seed": 1}):
+        with pytest.raises(InputError, match="batch_size, seed and number of items"):
+            train(*parts, corpus[:4], corpus[4:8], TrainingSettings(**{"batch_size": 4} | change), folder=tmp_path)
+    with pytest.raises(InputError, match="batch_size, seed and number of items"):
+        train(*parts, corpus[:5], corpus[5:8], SETTINGS, folder=tmp_path)
+    other = eqx.tree_at(lambda model: model.anchor, parts[0], parts[0].anchor + 1)
+    with pytest.raises(InputError, match="no training of this model"):
+        train(other, parts[1], corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path)
+    slower = TrainingSettings(batch_size=4, max_epochs=4, learning_rate=0.001)
+    assert train(*parts, corpus[:4], corpus[4:8], slower, folder=tmp_path).history[-1]["learning_rate"] <= 0.001
+
+
+def test_a_network_that_no_file_holds_is_refused_before_training(parts, corpus, tmp_path):
+    class Unnamed(Linear):
+        activation: object = eqx.field(default=jax.nn.relu)
+
+    network = Unnamed(parts[1].network.weight, parts[1].network.bias)
+    told = []
+    with pytest.raises(InputError, match="cannot be saved"):
+        train(parts[0], Amortised(network), corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path, progress=told.append)
+    assert not told
+
+
+def test_an_item_that_cannot_be_read_is_named_and_nothing_lost(parts, corpus, tmp_path):
+    class Broken(list):
+        def __getitem__(self, index):
+            if index == 3 and len(seen) > 4:
+                raise OSError("no such file")
+            seen.append(index)
+            return super().__getitem__(index)
+
+    seen: list[int] = []
+    settings = TrainingSettings(batch_size=1, max_epochs=3, num_workers=1)
+    with pytest.raises(InputError, match="item 3 cannot be read: no such file"):
+        train(*parts, Broken(corpus[:4]), corpus[4:8], settings, folder=tmp_path)
+    assert train(*parts, corpus[:4], corpus[4:8], settings, folder=tmp_path).status is Status.max_steps
+
+
+def test_a_second_training_compiles_nothing(parts, corpus):
+    train(*parts, corpus[:8], corpus[8:12], SETTINGS, devices=jax.devices()[:2])
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        compiled: list[str] = []
+        patch.setattr(
+            logging.Logger, "warning", lambda self, message, *a: compiled.append(message % a if a else message)
+        )
+        train(*parts, corpus[:8], corpus[8:12], SETTINGS, devices=jax.devices()[:2])
+    assert not [message for message in compiled if "jit(_step)" in message or "jit(_evaluated)" in message]

@@ -62,7 +62,7 @@ class VESSLSettings:
             whole_number(name, getattr(self, name), 1, LONGEST_CHUNK)
         for name in ("max_steps", "level_stride"):
             whole_number(name, getattr(self, name), 1)
-        if self.num_candidates == 0 and not self.num_random:
+        if self.num_candidates == 0 and self.num_random == 0:
             raise InputError("num_candidates and num_random must not both be 0: there must be a start.")
         if self.outlier_probability is not None and not 0 < self.outlier_probability < 1:
             raise InputError(f"outlier_probability must be between 0 and 1, got {self.outlier_probability}.")
@@ -158,6 +158,7 @@ def infer_vessl(
     if num_random is None:
         is_searched = num_sources == 2 and len(cues) > 1
         num_random = 0 if is_searched else _RANDOM_STARTS * (num_sources - 1)
+        num_random = num_random if settings.num_candidates else max(num_random, 1)
     for key_one in jax.random.split(key_random, num_random) if num_random else ():
         starts.append(_random_start(calibration, model, data, settings, key_one))
     algorithm = EM(tolerance=1e-7)

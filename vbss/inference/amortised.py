@@ -34,7 +34,8 @@ class Amortised(eqx.Module):
         network: an Equinox module that takes the program's arguments and returns {site: what it is}: of an indicator
             its states' probabilities, as a start of `vbss.fit` has them, and of any block its natural parameters, as
             the closed forms of `vbss.Model` return them; of a point its value.
-        completed: the blocks that follow, in this order; by default all of the schedule that the network leaves.
+        completed: the blocks that follow, in this order; by default all of the schedule that the network leaves. Others
+            stay where the program starts them.
         num_sweeps: how often they are gone through: where they depend on each other, one pass is not their optimum.
         updates: whose updates these are, as of `vbss.EM`.
     """
@@ -63,12 +64,14 @@ class Amortised(eqx.Module):
         """q of these data; a start of `vbss.fit`.
 
         Raises:
-            InputError: where the network says nothing, names no site of the program, or what it says has another shape.
+            InputError: for data that are not the model's, or where the network says nothing, names no site of the
+                program, or what it says has another shape.
         """
+        model.validate(*data)
         return self._inferred(model, data)[0]
 
     def bound(self, model: Model, *data: Any) -> Float[Array, ""]:
-        """The evidence lower bound of these data at their q, nats."""
+        """The evidence lower bound of these data at their q, nats; to be compiled, differentiated and mapped."""
         posterior, observations = self._inferred(model, data)
         return self._em.elbo(model, posterior, data, observations)
 
@@ -81,7 +84,7 @@ class Amortised(eqx.Module):
         posterior = default_posterior(model, data, jax.random.key(0))
         said = self.network(*data)
         if not isinstance(said, Mapping) or not said:
-            raise InputError(f"network must return a dict of sites and what they are, got {type(said).__name__}")
+            raise InputError(f"network must return a dict of sites and what they are, got {said!r}")
         with relaxed_promotion():
             for name, value in said.items():
                 posterior = _given(posterior, name, value)
@@ -96,7 +99,10 @@ class Amortised(eqx.Module):
             given = {posterior.block_of(name) for name in said}
             schedule = self._em.schedule(model, posterior)
             return tuple(block for block in schedule if block in posterior.order and block not in given)
+        given = {posterior.block_of(name) for name in said}
         for block in self.completed:
+            if block in given:
+                raise InputError(f"completed: {block!r} is what the network says already")
             if block not in posterior.order:
                 raise InputError(f"completed: {block!r} is not a block of q; there are {list(posterior.order)}")
         return self.completed

@@ -203,8 +203,8 @@ def log_joint(model: Any, data: tuple, observations: Observations | None = None)
 def left_out_variance(model: Any, data: tuple) -> Float[Array, " d"]:
     """The mean square error at each position of the regressions without it: residuals over 1 - leverage.
 
-    The pieces' probabilities stay as they are. Pieces of next to no position of their own cannot do without it; what
-    they would say is left to the others, by a bound of the leverage.
+    The pieces' probabilities stay as they are. A position that its pieces cannot do without says nothing; where most
+    are such, the map is taken to know no more than the cues' means. It is at least as wrong as where it was fitted.
     """
     cues, _ = _cues(model, data, None)
     probs = jax.nn.softmax(log_joint(model, data), -1).T
@@ -215,14 +215,18 @@ def left_out_variance(model: Any, data: tuple) -> Float[Array, " d"]:
     square = square + model.ridge * jnp.einsum("kji,kjl->kil", shift, shift, precision="highest")
     least = jnp.finfo(square.dtype).eps * jnp.eye(square.shape[-1], dtype=square.dtype)
     white = solve_lower(cholesky(square + least[None]), jnp.swapaxes(regressors, 1, 2))
-    leverage = jnp.minimum(probs * (white**2).sum(1), _MOST_LEVERAGE)
+    leverage = probs * (white**2).sum(1)
+    is_counted = leverage.max(0) < _MOST_LEVERAGE
+    weights = jnp.where(is_counted[None], probs / (1 - jnp.minimum(leverage, _MOST_LEVERAGE)) ** 2, 0)
 
     def of_piece(piece: tuple[Array, Array, Array]) -> Array:
         weight, regressor, found = piece
         return (weight[:, None] * (cues - _product(regressor, found.T)) ** 2).sum(0)
 
-    pieces = (probs / (1 - leverage) ** 2, regressors, about(model, model.centers))
-    return jax.lax.map(of_piece, pieces).sum(0) / len(cues)
+    count = is_counted.sum().astype(cues.dtype)
+    found = jax.lax.map(of_piece, (weights, regressors, about(model, model.centers))).sum(0) / jnp.maximum(count, 1)
+    found = jnp.where(2 * count > len(cues), found, (cues**2).mean(0))
+    return jnp.maximum(found, 1 / model.noise_precision)
 
 
 def piece(model: Any, posterior: Posterior, data: tuple, observations: Observations) -> dict[str, Array]:

@@ -96,8 +96,10 @@ class VESSL(Model):
             raise InputError(
                 f"is_cue must be (C, F) with the {num_cues} cues of the map, got {is_cue.shape} with {given}"
             )
-        if num_sources < 1:
-            raise InputError(f"num_sources must be 1 or more, got {num_sources}")
+        if not 1 <= num_sources <= len(ppam.log_weights):
+            raise InputError(
+                f"num_sources must be between 1 and the map's {len(ppam.log_weights)} pieces, got {num_sources}"
+            )
         if outlier_probability is not None and not 0 < outlier_probability < 1:
             raise InputError(f"outlier_probability must be between 0 and 1, got {outlier_probability}")
         dtype = ppam.cue_means.dtype

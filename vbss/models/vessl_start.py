@@ -14,7 +14,7 @@ from vbss.models import vessl_closed_forms
 _POINTS = 4000  # bins that the search looks at, drawn at random among those observed
 _FREEDOM = 4.0  # of Student's t, for bins that none of the centres explains
 _TOGETHER = 5  # of them, whose explanations are multiplied: above the smallest number of float32 for the floor below
-_BESIDE = 1.5  # mean distances between neighbouring pieces
+_BESIDE = 1.5  # distances between neighbouring pieces (root mean square)
 _FLOOR = 1e-6  # what a bin is worth at least, of its best piece
 _SCALES = 4.0  # standard deviations of the prior of the noise: of a single frame about a piece's centre
 _SHRINKAGE = 0.25  # of the cues' second moment: where the noise starts

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from vbss.errors import whole_number
+from vbss.errors import InputError, whole_number
 from vbss.networks.recurrent import Recurrent
 
 _FLOOR = 1e-5  # of a bin's power, relative to the recording's mean: -50 dB
@@ -40,6 +40,9 @@ class Separator(eqx.Module):
 
     def __call__(self, mixture: Complex[Array, "f t m"], *rest: Array) -> dict[str, Float[Array, "f t k"]]:
         """Probabilities of the classes, {"source": (F, T, K)}."""
+        num_frequencies = len(self.bias) // self.num_classes
+        if len(mixture) != num_frequencies:
+            raise InputError(f"mixture must have the network's {num_frequencies} frequencies, got {len(mixture)}")
         power = jnp.abs(mixture[..., 0]) ** 2
         mean = power.mean()
         level = jnp.log(power / jnp.where(mean > 0, mean, 1) + _FLOOR).T

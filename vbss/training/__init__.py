@@ -4,5 +4,5 @@ from vbss.training.batches import Corpus as Corpus
 from vbss.training.batches import TrainingDataWarning as TrainingDataWarning
 from vbss.training.settings import TrainingSettings as TrainingSettings
 from vbss.training.simulated import SimulatedMixtures as SimulatedMixtures
-from vbss.training.train import Training as Training
+from vbss.training.state import Training as Training
 from vbss.training.train import train as train

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -36,18 +36,33 @@ class Batch(NamedTuple):
     """Items of one step.
 
     Attributes:
-        data: the program's arguments, stacked.
+        data: the program's arguments, stacked; None where all items were broken.
         weights: 1 of an item that counts; 0 of one that only fills the last batch or takes the place of a broken one.
         skipped: how many were broken.
     """
 
-    data: tuple
+    data: tuple | None
     weights: Float[np.ndarray, " items"]
     skipped: int
 
 
 def num_batches(corpus: Corpus, batch_size: int) -> int:
     return -(-len(corpus) // batch_size)
+
+
+def arguments_of(item: Any) -> tuple:
+    """An item as a tuple of numpy arrays."""
+    return jax.tree.map(np.asarray, item if isinstance(item, tuple) else (item,))
+
+
+def layout_of(arguments: tuple) -> list[tuple]:
+    """Shapes and types."""
+    return [(leaf.shape, leaf.dtype.name) for leaf in jax.tree.leaves(arguments)]
+
+
+def is_whole(arguments: tuple) -> bool:
+    """Whether all values are finite."""
+    return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(arguments))
 
 
 def order_of(corpus: Corpus, seed: int, epoch: int | None) -> list[int]:
@@ -58,58 +73,74 @@ def order_of(corpus: Corpus, seed: int, epoch: int | None) -> list[int]:
 
 
 def batches(
-    corpus: Corpus, batch_size: int, *, seed: int, epoch: int | None, first: int = 0, num_workers: int = 1
+    corpus: Corpus,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int | None,
+    layout: list[tuple] | None = None,
+    first: int = 0,
+    num_workers: int = 1,
 ) -> Iterator[Batch]:
     """The batches of an epoch from the first on.
 
+    Args:
+        layout: shapes and types of all items (`layout_of`); by default those of a batch's own first one.
+
     Raises:
-        InputError: for items of different shapes, or when all of a batch is broken.
+        InputError: for an item of other shapes, or one that cannot be read, by its name.
     """
     order = order_of(corpus, seed, epoch)
     parts = [order[i : i + batch_size] for i in range(first * batch_size, len(order), batch_size)]
-    with ThreadPoolExecutor(num_workers) as pool:
-        waiting, rest = [], iter(parts)
-        try:
-            for part in islice(rest, _AHEAD):
-                waiting.append((part, [pool.submit(corpus.__getitem__, i) for i in part]))
-            while waiting:
-                part, items = waiting.pop(0)
-                for later in islice(rest, 1):
-                    waiting.append((later, [pool.submit(corpus.__getitem__, i) for i in later]))
-                yield _batch(corpus, part, [item.result() for item in items], batch_size)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ThreadPoolExecutor(num_workers)
+    waiting, rest = [], iter(parts)
+    try:
+        for part in islice(rest, _AHEAD):
+            waiting.append((part, [pool.submit(corpus.__getitem__, i) for i in part]))
+        while waiting:
+            part, items = waiting.pop(0)
+            for later in islice(rest, 1):
+                waiting.append((later, [pool.submit(corpus.__getitem__, i) for i in later]))
+            read = [_read(corpus, number, item) for number, item in zip(part, items, strict=True)]
+            yield _batch(corpus, part, read, batch_size, layout)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _batch(corpus: Corpus, numbers: list[int], items: list[Any], batch_size: int) -> Batch:
-    arguments = [item if isinstance(item, tuple) else (item,) for item in items]
-    arguments = [jax.tree.map(np.asarray, item) for item in arguments]
-    shapes = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(item)] for item in arguments]
-    for number, shape in zip(numbers, shapes, strict=True):
-        if shape != shapes[0]:
+def _read(corpus: Corpus, number: int, item: Future) -> tuple:
+    try:
+        return arguments_of(item.result())
+    except Exception as error:
+        raise InputError(f"corpus: {name_of(corpus, number)} cannot be read: {error}") from error
+
+
+def _batch(
+    corpus: Corpus, numbers: list[int], items: list[tuple], batch_size: int, layout: list[tuple] | None
+) -> Batch:
+    layout = layout_of(items[0]) if layout is None else layout
+    for number, item in zip(numbers, items, strict=True):
+        if layout_of(item) != layout:
             raise InputError(
-                f"corpus: {_name(corpus, number)} has arrays of {shape}, {_name(corpus, numbers[0])} of {shapes[0]}; "
-                "items must have the same shapes and types"
+                f"corpus: {name_of(corpus, number)} has arrays of {layout_of(item)}, others of {layout}; items must "
+                "have the same shapes and types"
             )
-    is_whole = [all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(item)) for item in arguments]
-    for number, whole in zip(numbers, is_whole, strict=True):
-        if not whole:
-            warnings.warn(
-                f"{_name(corpus, number)} holds infinite or nan values and is left out",
-                TrainingDataWarning,
-                stacklevel=2,
-            )
-    if not any(is_whole):
-        raise InputError(f"corpus: all of {', '.join(_name(corpus, n) for n in numbers)} hold infinite or nan values")
+    whole = [is_whole(item) for item in items]
+    for number, counts in zip(numbers, whole, strict=True):
+        if not counts:
+            message = f"{name_of(corpus, number)} holds infinite or nan values and is left out"
+            warnings.warn(message, TrainingDataWarning, stacklevel=2)
+    missing = batch_size - len(items)
+    weights = np.array([*map(float, whole), *[0.0] * missing], np.float32)
+    if not any(whole):
+        return Batch(None, weights, len(items))
     # What counts for nothing must still be numbers: zero times nan is nan.
-    spare = arguments[is_whole.index(True)]
-    filled = [item if whole else spare for item, whole in zip(arguments, is_whole, strict=True)]
-    missing = batch_size - len(filled)
-    weights = np.array([*map(float, is_whole), *[0.0] * missing], np.float32)
+    spare = items[whole.index(True)]
+    filled = [item if counts else spare for item, counts in zip(items, whole, strict=True)]
     data = jax.tree.map(lambda *leaves: np.stack(leaves), *filled, *[spare] * missing)
-    return Batch(data, weights, len(is_whole) - sum(is_whole))
+    return Batch(data, weights, len(items) - sum(whole))
 
 
-def _name(corpus: Corpus, number: int) -> str:
-    name_of = getattr(corpus, "name_of", None)
-    return f"item {number}" if name_of is None else str(name_of(number))
+def name_of(corpus: Corpus, number: int) -> str:
+    """What messages call an item."""
+    named = getattr(corpus, "name_of", None)
+    return f"item {number}" if named is None else str(named(number))

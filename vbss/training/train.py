@@ -1,7 +1,7 @@
 """The loop that trains networks: gradient ascent on the bound over a corpus, which can be stopped and goes on."""
 
-import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vbss.compilation import compiled
 from vbss.context import relaxed_promotion
@@ -19,59 +19,22 @@ from vbss.errors import InputError
 from vbss.inference.amortised import Amortised
 from vbss.inference.solution import Status
 from vbss.program import Model
-from vbss.storage import load, save
-from vbss.storage.layout import classes_in
-from vbss.training.batches import Batch, Corpus, batches, num_batches
+from vbss.training.batches import (
+    Batch,
+    Corpus,
+    TrainingDataWarning,
+    arguments_of,
+    batches,
+    is_whole,
+    layout_of,
+    num_batches,
+)
+from vbss.training.checkpoint import CHECKPOINT, opened, save_training
 from vbss.training.settings import TrainingSettings
+from vbss.training.state import Learnt, Training, begun, changed, optimizer_of
 
 Progress = Callable[[int, int, float], Any]
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
-_CHECKPOINT, _METRICS = "checkpoint.vbss", "metrics.jsonl"
-
-
-class Learnt(eqx.Module):
-    """What training moves.
-
-    Attributes:
-        amortised: the network, as part of what it serves.
-        parameters: of the model, unconstrained.
-    """
-
-    amortised: Amortised
-    parameters: dict[str, Array]
-
-
-class Training(eqx.Module):
-    """Where training stands; what `train` returns.
-
-    Attributes:
-        model: with its learnt parameters, as they were best.
-        amortised: with the network, as it was best: that of the highest validation bound.
-        status: `max_steps` after `max_epochs`, `converged` when the validation bound did not rise any more,
-            `interrupted`, or `nonfinite`.
-        history: for each epoch its mean bounds on the training and the validation corpus (nats per item), learning
-            rate, number of items left out and seconds.
-        latest: what the next step moves.
-        optimizer: its state.
-        epoch, batch: of the next step.
-        rate: the learning rate.
-        best: the highest validation bound.
-        waited: epochs since then.
-        running: of the epoch under way, the summed bounds, number of items and of those left out.
-    """
-
-    model: Model
-    amortised: Amortised
-    status: Status
-    history: tuple[dict[str, Any], ...]
-    latest: Learnt
-    optimizer: Any
-    epoch: int
-    batch: int
-    rate: float
-    best: float
-    waited: int
-    running: tuple[float, float, int]
 
 
 def train(
@@ -96,86 +59,87 @@ def train(
         devices: over which batches are divided, such as `jax.devices()`; by default the first alone.
         progress: called as progress(step, steps of an epoch, mean bound so far).
 
-    Ctrl-C ends training with status `interrupted`, at the step that was last done.
+    What the first epoch has not yet judged is in `latest` alone. Ctrl-C ends training with status `interrupted`, at the
+    step that was last done. Items with infinite or nan values, and steps whose bound or gradient is not finite, are
+    left out with a `TrainingDataWarning` and counted.
 
     Raises:
-        InputError: for an empty corpus, items of different shapes, a batch size that the devices do not divide, or a
-            checkpoint of another model or network.
+        InputError: for an empty corpus, items that cannot be read or of different shapes, a batch size that the devices
+            do not divide, complex weights, a network that no file can hold, or a checkpoint of another model, network,
+            batch size, seed or number of items.
     """
     settings = TrainingSettings() if settings is None else settings
-    for name, items in (("corpus", corpus), ("validation", validation)):
-        if not isinstance(items, Corpus) or len(items) == 0:
-            raise InputError(f"{name} must have items, by len() and [number]")
-    place = _placement(settings.batch_size, devices)
-    first = corpus[0]
-    model.validate(*jax.tree.map(jnp.asarray, first if isinstance(first, tuple) else (first,)))
-    state = _begun(model, amortised)
-    path = None if folder is None else Path(folder) / _CHECKPOINT
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if path is not None and path.exists():
-        state = _resumed(path, state)
-    last, begun = time.monotonic(), time.monotonic()
-    steps = num_batches(corpus, settings.batch_size)
-    while state.status is Status.running:
-        if state.epoch >= settings.max_epochs:
-            state = eqx.tree_at(lambda s: s.status, state, Status.max_steps)
-            break
-        try:
-            for batch in batches(corpus, settings.batch_size, seed=settings.seed, epoch=state.epoch, first=state.batch,
-                                 num_workers=settings.num_workers):  # fmt: skip
+    layout = _checked(model, corpus, validation)
+    start = begun(model, amortised, (settings.batch_size, settings.seed, len(corpus)))
+    place, start = _placement(settings.batch_size, devices, start)
+    path = None if folder is None else Path(folder) / CHECKPOINT
+    state = start if path is None else opened(path, start, settings)
+    steps, saved, started = num_batches(corpus, settings.batch_size), time.monotonic(), time.monotonic()
+    read = {"layout": layout, "num_workers": settings.num_workers}
+    try:
+        while state.status is Status.running and state.epoch < settings.max_epochs:
+            for batch in batches(
+                corpus, settings.batch_size, seed=settings.seed, epoch=state.epoch, first=state.batch, **read
+            ):
                 state = _stepped(state, model, place(batch), settings)
                 if progress is not None:
                     progress(state.batch, steps, state.running[0] / max(state.running[1], 1))
-                if path is not None and time.monotonic() - last > _SECONDS_BETWEEN_CHECKPOINTS:
-                    save(path, state)
-                    last = time.monotonic()
-            bound = _validated(state, model, validation, settings, place)
-        except KeyboardInterrupt:
-            state = _with(state, status=Status.interrupted)
-            break
-        state, begun = _epoch_ended(state, model, bound, settings, time.monotonic() - begun), time.monotonic()
-        if path is not None:
-            save(path, state)
-            with open(path.parent / _METRICS, "a") as file:
-                file.write(json.dumps(state.history[-1]) + "\n")
+                if path is not None and time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                    save_training(path, state)
+                    saved = time.monotonic()
+            bound = _validated(state.latest, model, validation, settings.batch_size, place, **read)
+            state, started = _epoch_ended(state, model, bound, settings, time.monotonic() - started), time.monotonic()
+            if path is not None:
+                save_training(path, state)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        state = changed(state, status=Status.interrupted)
+    except Exception:
+        if path is not None:  # what was done until then is not lost
+            save_training(path, state)
+        raise
+    if state.status is Status.running:
+        state = changed(state, status=Status.max_steps)
     if path is not None:
-        # An interrupted training goes on; one that has ended has ended.
-        is_stopped = state.status in (Status.interrupted, Status.max_steps)
-        save(path, _with(state, status=Status.running) if is_stopped else state)
+        save_training(path, state)
     return state
 
 
-def mean_bound(
-    model: Model, amortised: Amortised, corpus: Corpus, settings: TrainingSettings | None = None
-) -> Float[np.ndarray, ""]:
-    """The mean bound of a corpus's items, nats."""
-    settings = TrainingSettings() if settings is None else settings
-    return np.asarray(_validated(_begun(model, amortised), model, corpus, settings, lambda batch: batch))
-
-
-def _begun(model: Model, amortised: Amortised) -> Training:
-    kinds = model.parameter_kinds()
-    parameters = {name: kind.unconstrain(getattr(model, name)) for name, kind in kinds.items()}
-    learnt = Learnt(amortised, parameters)
-    optimizer = _optimizer(1.0).init(eqx.filter(learnt, eqx.is_inexact_array))
-    return Training(model, amortised, Status.running, (), learnt, optimizer, 0, 0, 0.0, -float("inf"), 0, (0.0, 0.0, 0))
-
-
-def _optimizer(largest_gradient: float) -> Any:
-    import optax  # slow to import, and the command line has no use for it
-
-    return optax.chain(optax.clip_by_global_norm(largest_gradient), optax.scale_by_adam())
+def _checked(model: Model, corpus: Corpus, validation: Corpus) -> list[tuple]:
+    """Shapes and types of the items, when the model takes the first whole one of both corpora."""
+    layouts = []
+    for name, items in (("corpus", corpus), ("validation", validation)):
+        if not isinstance(items, Corpus) or len(items) == 0:
+            raise InputError(f"{name} must have items, by len() and [number]")
+        first = next(
+            (item for item in map(arguments_of, map(items.__getitem__, range(len(items)))) if is_whole(item)), None
+        )
+        if first is None:
+            raise InputError(f"{name}: all of its {len(items)} items hold infinite or nan values")
+        model.validate(*jax.tree.map(jnp.asarray, first))
+        layouts.append(layout_of(first))
+    if layouts[0] != layouts[1]:
+        raise InputError(f"validation has items of {layouts[1]}, corpus of {layouts[0]}; they must be alike")
+    return layouts[0]
 
 
 def _stepped(state: Training, model: Model, batch: Batch, settings: TrainingSettings) -> Training:
-    rate = settings.learning_rate if state.rate == 0 else state.rate
-    latest, optimizer, total = _step(
-        model, state.latest, state.optimizer, batch.data, batch.weights, jnp.float32(rate), settings.largest_gradient
-    )
     summed, number, skipped = state.running
-    running = (summed + float(total), number + float(np.sum(batch.weights)), skipped + batch.skipped)
-    return _with(state, latest=latest, optimizer=optimizer, rate=rate, batch=state.batch + 1, running=running)
+    skipped += batch.skipped
+    if batch.data is None:
+        return changed(state, batch=state.batch + 1, running=(summed, number, skipped))
+    rate = jnp.float32(settings.learning_rate * state.scale)
+    latest, optimizer, total, is_finite = _step(
+        model, state.latest, state.optimizer, batch.data, batch.weights, rate, settings.largest_gradient
+    )
+    items = float(np.sum(batch.weights))
+    if bool(is_finite):
+        summed, number = summed + float(total), number + items
+    else:
+        place = f"step {state.batch + 1} of epoch {state.epoch + 1}"
+        warnings.warn(f"{place} has an infinite or nan bound or gradient and is left out", TrainingDataWarning, 2)
+        skipped += int(items)
+    return changed(state, latest=latest, optimizer=optimizer, batch=state.batch + 1, running=(summed, number, skipped))
 
 
 @compiled
@@ -187,8 +151,8 @@ def _step(
     weights: Float[Array, " items"],
     rate: Float[Array, ""],
     largest_gradient: float,
-) -> tuple[Learnt, Any, Float[Array, ""]]:
-    """A step of gradient ascent; none where bound or gradient are not finite."""
+) -> tuple[Learnt, Any, Float[Array, ""], Bool[Array, ""]]:
+    """A step of gradient ascent, unless bound or gradient are not finite, and whether they are."""
     moving, fixed = eqx.partition(learnt, eqx.is_inexact_array)
     size = jax.tree.leaves(data)[0][0].size
 
@@ -198,11 +162,11 @@ def _step(
 
     with relaxed_promotion():
         gradient, total = jax.grad(loss, has_aux=True)(moving)
-        change, moved = _optimizer(largest_gradient).update(gradient, optimizer, moving)
+        change, moved = optimizer_of(largest_gradient).update(gradient, optimizer, moving)
         after = jax.tree.map(lambda a, b: a - rate.astype(a.dtype) * b, moving, change)
         is_finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradient, total))]).all()
         kept = jax.tree.map(lambda a, b: jnp.where(is_finite, a, b), (after, moved), (moving, optimizer))
-    return eqx.combine(kept[0], fixed), kept[1], total
+    return eqx.combine(kept[0], fixed), kept[1], total, is_finite
 
 
 def _summed_bounds(model: Model, learnt: Learnt, data: tuple, weights: Float[Array, " items"]) -> Float[Array, ""]:
@@ -217,12 +181,15 @@ def _evaluated(model: Model, learnt: Learnt, data: tuple, weights: Float[Array, 
     return _summed_bounds(model, learnt, data, weights)
 
 
-def _validated(state: Training, model: Model, corpus: Corpus, settings: TrainingSettings, place: Any) -> float:
+def _validated(
+    learnt: Learnt, model: Model, corpus: Corpus, batch_size: int, place: Callable[[Batch], Batch], **read: Any
+) -> float:
+    """The mean bound of a corpus's items."""
     total = number = 0.0
-    for batch in batches(corpus, settings.batch_size, seed=0, epoch=None, num_workers=settings.num_workers):
-        placed = place(batch)
-        total += float(_evaluated(model, state.latest, placed.data, placed.weights))
-        number += float(np.sum(batch.weights))
+    for batch in map(place, batches(corpus, batch_size, seed=0, epoch=None, **read)):
+        if batch.data is not None:
+            total += float(_evaluated(model, learnt, batch.data, batch.weights))
+            number += float(np.sum(batch.weights))
     return total / number
 
 
@@ -232,7 +199,7 @@ def _epoch_ended(state: Training, model: Model, bound: float, settings: Training
         "epoch": state.epoch,
         "training_bound": summed / max(number, 1),
         "validation_bound": bound,
-        "learning_rate": state.rate,
+        "learning_rate": settings.learning_rate * state.scale,
         "skipped": skipped,
         "seconds": round(seconds, 3),
     }
@@ -242,39 +209,36 @@ def _epoch_ended(state: Training, model: Model, bound: float, settings: Training
         "batch": 0,
         "running": (0.0, 0.0, 0),
     }
-    if not np.isfinite(bound):
-        return _with(state, status=Status.nonfinite, **changes)
+    if not np.isfinite(bound) or number == 0:
+        return changed(state, status=Status.nonfinite, **changes)
     if bound > state.best:
         kinds = model.parameter_kinds()
         parameters = {name: kinds[name].constrain(value) for name, value in state.latest.parameters.items()}
         best = {"model": model.replace(**parameters), "amortised": state.latest.amortised, "best": bound}
-        return _with(state, waited=0, **best, **changes)
+        return changed(state, waited=0, **best, **changes)
     waited = state.waited + 1
-    rate = state.rate * (settings.decay if waited % settings.patience == 0 else 1)
+    scale = state.scale * (settings.decay if waited % settings.patience == 0 else 1)
     status = Status.converged if waited >= settings.stop_after else Status.running
-    return _with(state, waited=waited, rate=rate, status=status, **changes)
+    return changed(state, waited=waited, scale=scale, status=status, **changes)
 
 
-def _with(state: Training, **fields: Any) -> Training:
-    known = {name: getattr(state, name) for name in Training.__dataclass_fields__}
-    return Training(**known | fields)
-
-
-def _resumed(path: Path, begun: Training) -> Training:
-    found = load(path, *classes_in(begun))
-    layout = [jax.tree.structure(eqx.filter(s, eqx.is_array)) for s in (begun.latest, getattr(found, "latest", None))]
-    shapes = [[leaf.shape for leaf in jax.tree.leaves(eqx.filter(s, eqx.is_array))] for s in (begun.latest, getattr(
-        found, "latest", None))]  # fmt: skip
-    if not isinstance(found, Training) or layout[0] != layout[1] or shapes[0] != shapes[1]:
-        raise InputError(f"folder: {path} holds no training of this model and network")
-    return found
-
-
-def _placement(batch_size: int, devices: Sequence[Any] | None) -> Callable[[Batch], Batch]:
-    """What puts a batch on the devices, a part on each."""
+def _placement(
+    batch_size: int, devices: Sequence[Any] | None, state: Training
+) -> tuple[Callable[[Batch], Batch], Training]:
+    """What puts a batch on the devices, a part on each, and the state on all of them."""
     if devices is None:
-        return lambda batch: batch
+        return lambda batch: batch, state
     if not devices or batch_size % len(devices):
         raise InputError(f"batch_size ({batch_size}) must be a multiple of the number of devices ({len(devices)})")
-    sharding = NamedSharding(Mesh(np.array(devices), ("items",)), PartitionSpec("items"))
-    return lambda batch: batch._replace(**jax.device_put({"data": batch.data, "weights": batch.weights}, sharding))
+    mesh = Mesh(np.array(devices), ("items",))
+    parts, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("items",), ()))
+
+    def place(batch: Batch) -> Batch:
+        if batch.data is None:
+            return batch
+        return batch._replace(**jax.device_put({"data": batch.data, "weights": batch.weights}, parts))
+
+    def spread(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere) if eqx.is_array(leaf) else leaf, tree)
+
+    return place, changed(state, latest=spread(state.latest), optimizer=spread(state.optimizer))

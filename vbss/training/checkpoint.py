@@ -1,0 +1,62 @@
+"""Trainings that were stopped and can go on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from vbss.errors import InputError
+from vbss.inference.loop import fingerprint
+from vbss.inference.solution import Status
+from vbss.storage import load, save
+from vbss.storage.layout import classes_in
+from vbss.training.settings import TrainingSettings
+from vbss.training.state import Training, changed
+
+CHECKPOINT, _METRICS = "checkpoint.vbss", "metrics.jsonl"
+
+
+def save_training(path: Path, state: Training) -> None:
+    """The state, of which what was stopped may go on, and the history anew, so that both tell the same."""
+    is_stopped = state.status in (Status.interrupted, Status.max_steps)
+    save(path, changed(state, status=Status.running) if is_stopped else state)
+    unfinished = path.with_name(_METRICS + ".part")
+    unfinished.write_text("".join(json.dumps(entry) + "\n" for entry in state.history))
+    unfinished.replace(path.with_name(_METRICS))
+
+
+def opened(path: Path, start: Training, settings: TrainingSettings) -> Training:
+    """The training that the folder holds, or one that begins, which is saved: what cannot be is known at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        save_training(path, start)
+        return start
+    found = load(path, *classes_in(start))
+    if not isinstance(found, Training) or _identity(found) != _identity(start):
+        raise InputError(f"folder: {path} holds no training of this model and network")
+    if found.order != start.order:
+        told = "batch_size, seed and number of items"
+        raise InputError(f"folder: {path} holds a training with the {told} {found.order}, not {start.order}")
+    if found.status is Status.converged and found.waited < settings.stop_after:
+        found = changed(found, status=Status.running)
+    return changed(found, latest=_where(found.latest, start.latest), optimizer=_where(found.optimizer, start.optimizer))
+
+
+def _identity(training: Training) -> Any:
+    """What training does not move: layout of all arrays, and the values of the model's fixed ones."""
+    learnt = set(training.model.parameter_kinds())
+    fixed = [
+        jax.tree.leaves(eqx.filter(getattr(training.model, field), eqx.is_array))
+        for field in type(training.model).__dataclass_fields__
+        if field not in learnt
+    ]
+    moving = jax.tree.leaves(eqx.filter(training.latest, eqx.is_array))
+    layout = [(leaf.shape, str(leaf.dtype)) for leaf in moving]
+    return type(training.model), layout, [fingerprint((leaf,)) for leaves in fixed for leaf in leaves]
+
+
+def _where(found: Any, start: Any) -> Any:
+    """What was found, on the devices of what was start."""
+    return jax.tree.map(lambda a, b: jax.device_put(a, b.sharding) if eqx.is_array(b) else a, found, start)

@@ -1,0 +1,96 @@
+"""Where training stands."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbss.errors import InputError
+from vbss.inference.amortised import Amortised
+from vbss.inference.loop import strong
+from vbss.inference.solution import Status
+from vbss.program import Model
+
+
+class Learnt(eqx.Module):
+    """What training moves.
+
+    Attributes:
+        amortised: the network, as part of what it serves.
+        parameters: of the model, unconstrained.
+    """
+
+    amortised: Amortised
+    parameters: dict[str, Array]
+
+
+class Training(eqx.Module):
+    """Where training stands; what `train` returns.
+
+    Attributes:
+        model: with its learnt parameters, as they were best.
+        amortised: with the network, as it was best: that of the highest validation bound.
+        status: `max_steps` after `max_epochs`, `converged` when the validation bound did not rise any more,
+            `interrupted`, or `nonfinite`.
+        history: for each epoch its mean bounds on the training and the validation corpus (nats per item), learning
+            rate, number of items left out and seconds.
+        latest: what the next step moves.
+        optimizer: its state.
+        epoch, batch: of the next step.
+        scale: of the learning rate, which has fallen to it.
+        best: the highest validation bound.
+        waited: epochs since then.
+        running: of the epoch under way, the summed bounds, number of items and of those left out.
+        order: what the order of the items depends on, (batch size, seed, number of items): it must not change.
+    """
+
+    model: Model
+    amortised: Amortised
+    status: Status
+    history: tuple[dict[str, Any], ...]
+    latest: Learnt
+    optimizer: Any
+    epoch: int
+    batch: int
+    scale: float
+    best: float
+    waited: int
+    running: tuple[float, float, int]
+    order: tuple[int, int, int]
+
+
+def begun(model: Model, amortised: Amortised, order: tuple[int, int, int]) -> Training:
+    kinds = model.parameter_kinds()
+    parameters = {name: kind.unconstrain(getattr(model, name)) for name, kind in kinds.items()}
+    learnt = strong(Learnt(amortised, parameters))
+    moving = eqx.filter(learnt, eqx.is_inexact_array)
+    if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(moving)):
+        raise InputError("amortised: weights must be real; a complex one can be made of two inside the network")
+    return Training(
+        model=model,
+        amortised=amortised,
+        status=Status.running,
+        history=(),
+        latest=learnt,
+        optimizer=strong(optimizer_of(1.0).init(moving)),
+        epoch=0,
+        batch=0,
+        scale=1.0,
+        best=-float("inf"),
+        waited=0,
+        running=(0.0, 0.0, 0),
+        order=order,
+    )
+
+
+def optimizer_of(largest_gradient: float) -> Any:
+    import optax  # slow to import, and the command line has no use for it
+
+    return optax.chain(optax.clip_by_global_norm(largest_gradient), optax.scale_by_adam())
+
+
+def changed(state: Training, **fields: Any) -> Training:
+    known = {name: getattr(state, name) for name in Training.__dataclass_fields__}
+    return Training(**known | fields)
