@@ -202,8 +202,8 @@ class PPAM(Model):
         """How wrong the map is between the positions it was fitted to: the mean square error of every cue.
 
         1 / `noise_precision` is how wrong it is at those positions, which is less. Every position is predicted by its
-        pieces' regressions without it (leave-one-out by the leverages, R. D. Cook, 1977). Of few positions for each piece
-        it is the variance of the cues.
+        pieces' regressions without it (leave-one-out by the leverages, R. D. Cook, 1977). Of few positions for each
+        piece it is the variance of the cues.
         """
         self.validate(positions, cues)
         return _left_out_variance(self, (positions, cues))
