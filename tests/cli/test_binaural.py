@@ -160,7 +160,7 @@ def test_elevations_are_told(folder, tmp_path, capsys):
     heads = structural_head(np.radians(azimuths), np.radians(elevations), SAMPLE_RATE)
     head, out = write_head(tmp_path / "sphere.npz", heads), tmp_path / "sphere.vbss"
     assert main(["calibrate", "--head", str(head), "--out", str(out), "--seconds", "0.2", *CUES]) == 0
-    assert capsys.readouterr().out == f"{out}: 27 azimuths and elevations of sphere, maps of 3 pieces\n"
+    assert capsys.readouterr().out == f"{out}: 27 azimuths and elevations of sphere, maps of 5 pieces\n"
     line = ["localize", str(folder / "mix.wav"), "--sources", "2", "--calibration", str(out), "--model", "vessl"]
     assert main([*line, "--out", str(tmp_path / "result")]) == 0
     assert ", elevation " in capsys.readouterr().out
