@@ -163,7 +163,8 @@ def _by_vessl(
     order = np.argsort(-peaks[:, 0], kind="stable")
     positions = PiecewisePosterior(*(part[order] for part in positions))
     peaks = peaks[order]
-    elevations = peaks[:, 1] if calibration.has_elevations else None
+    # Pieces are linear, and where a head tells little of elevations the peak of one may lie beyond a pole.
+    elevations = np.clip(peaks[:, 1], -np.pi / 2, np.pi / 2) if calibration.has_elevations else None
     doubts = [*failures(solution), *_same_place(peaks)]
     masks = np.swapaxes(np.asarray(vessl.masks(solution.posterior, differences)), 0, 1)[..., order]
     return {
