@@ -1,5 +1,6 @@
 """Where training stands."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -92,5 +93,4 @@ def optimizer_of(largest_gradient: float) -> Any:
 
 
 def changed(state: Training, **fields: Any) -> Training:
-    known = {name: getattr(state, name) for name in Training.__dataclass_fields__}
-    return Training(**known | fields)
+    return dataclasses.replace(state, **fields)

@@ -170,10 +170,14 @@ def _step(
 
 
 def _summed_bounds(model: Model, learnt: Learnt, data: tuple, weights: Float[Array, " items"]) -> Float[Array, ""]:
-    kinds = model.parameter_kinds()
-    model = model.replace(**{name: kinds[name].constrain(value) for name, value in learnt.parameters.items()})
+    model = _learnt_model(model, learnt)
     bounds = jax.vmap(lambda item: learnt.amortised.bound(model, *item))(data)
     return (weights.astype(bounds.dtype) * bounds).sum()
+
+
+def _learnt_model(model: Model, learnt: Learnt) -> Model:
+    kinds = model.parameter_kinds()
+    return model.replace(**{name: kinds[name].constrain(value) for name, value in learnt.parameters.items()})
 
 
 @compiled
@@ -212,9 +216,7 @@ def _epoch_ended(state: Training, model: Model, bound: float, settings: Training
     if not np.isfinite(bound) or number == 0:
         return changed(state, status=Status.nonfinite, **changes)
     if bound > state.best:
-        kinds = model.parameter_kinds()
-        parameters = {name: kinds[name].constrain(value) for name, value in state.latest.parameters.items()}
-        best = {"model": model.replace(**parameters), "amortised": state.latest.amortised, "best": bound}
+        best = {"model": _learnt_model(model, state.latest), "amortised": state.latest.amortised, "best": bound}
         return changed(state, waited=0, **best, **changes)
     waited = state.waited + 1
     scale = state.scale * (settings.decay if waited % settings.patience == 0 else 1)
