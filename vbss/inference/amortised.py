@@ -4,6 +4,7 @@ Source: "Neural source separation in a deep Bayesian framework with a complex Ga
 is the bound of its model with q(z) from a network; here of any model.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,19 @@ from vbss.posteriors import Posterior
 from vbss.program import Model
 
 
+class NetworkOfModel(eqx.Module):
+    """A network for `Amortised` that looks at the model too, as the model is when it is asked."""
+
+    @property
+    def completed(self) -> tuple[str, ...] | None:
+        """The blocks that follow from what it says, unless `Amortised` is told others."""
+        return None
+
+    @abstractmethod
+    def __call__(self, model: Any, *data: Any) -> Mapping[str, Any]:
+        """{site: what it is}, given the model and the program's arguments."""
+
+
 class Amortised(eqx.Module):
     """q(latents | data), by a network and the model itself.
 
@@ -33,9 +47,10 @@ class Amortised(eqx.Module):
     Attributes:
         network: an Equinox module that takes the program's arguments and returns {site: what it is}: of an indicator
             its states' probabilities, as a start of `vbss.fit` has them, and of any block its natural parameters, as
-            the closed forms of `vbss.Model` return them; of a point its value.
-        completed: the blocks that follow, in this order; by default all of the schedule that the network leaves. Others
-            stay where the program starts them.
+            the closed forms of `vbss.Model` return them; of a point its value. A `NetworkOfModel` takes the model
+            first.
+        completed: the blocks that follow, in this order; by default those of a `NetworkOfModel`, or all of the schedule
+            that the network leaves. Others stay where the program starts them.
         num_sweeps: how often they are gone through: where they depend on each other, one pass is not their optimum.
         updates: whose updates these are, as of `vbss.EM`.
     """
@@ -56,6 +71,8 @@ class Amortised(eqx.Module):
         if not callable(network):
             raise InputError(f"network must be a module that is called with the data, got {type(network).__name__}")
         self.network = network
+        if completed is None and isinstance(network, NetworkOfModel):
+            completed = network.completed
         self.completed = None if completed is None else names_of(completed)
         self.num_sweeps = whole_number("num_sweeps", num_sweeps, 1)
         self.updates = EM(updates=updates).updates
@@ -82,7 +99,7 @@ class Amortised(eqx.Module):
     def _inferred(self, model: Model, data: tuple) -> tuple[Posterior, expectation.Observations]:
         # The numbers of this posterior are never used, but for those of blocks that nobody gives.
         posterior = default_posterior(model, data, jax.random.key(0))
-        said = self.network(*data)
+        said = self.network(model, *data) if isinstance(self.network, NetworkOfModel) else self.network(*data)
         if not isinstance(said, Mapping) or not said:
             raise InputError(f"network must return a dict of sites and what they are, got {said!r}")
         with relaxed_promotion():

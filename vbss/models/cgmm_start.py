@@ -89,15 +89,32 @@ def given_masks(
     """
     mixture = _observed(mixture, is_observed)
     weights = masks if is_observed is None else jnp.where(is_observed[..., None], masks, 0)
-    count = mixture.shape[0] * mixture.shape[1] if is_observed is None else is_observed.sum()
-    precision, log_determinant = inverse_and_log_determinant(model.templates)
-    scatter = loaded_scatter(mixture, model.loading[:, None])
-    size = mixture.shape[-1]
-    level = scatter[..., :size].sum() / jnp.asarray(size * count, scatter.dtype)
-    scatters = jnp.einsum("ftp,ftk->fkp", scatter, weights) / level
-    fit = jnp.einsum("fk,fd->kd", weights.sum(1), log_determinant) + jnp.einsum("fdp,fkp->kd", precision, scatters)
-    direction = jax.nn.softmax(-fit, -1)
+    direction = jax.nn.softmax(direction_fit(model, mixture, weights, mean_power(mixture, is_observed)), -1)
     return {**_from_directions(model, mixture, direction), "source": masks}
+
+
+def mean_power(mixture: Complex[Array, "f t m"], is_observed: Bool[Array, "f t"] | None = None) -> Float[Array, ""]:
+    """lambda~ = mean(x^H x) / M of the observed bins, others being silent; 1 of silence."""
+    power = mixture.real**2 + mixture.imag**2
+    if is_observed is None:
+        mean = power.mean()
+    else:
+        mean = jnp.where(is_observed[..., None], power, 0).sum() / (is_observed.sum() * power.shape[-1]).astype(
+            power.dtype
+        )
+    return jnp.where(mean > 0, mean, 1)
+
+
+def direction_fit(
+    model: Any, mixture: Complex[Array, "f t m"], weights: Float[Array, "f t k"], power: Float[Array, ""]
+) -> Float[Array, "k d"]:
+    """omega, equation (14) with the power that it lacks: nats by which each direction fits the bins of each class.
+
+    omega_kd = -sum_f [n_fk log|G_fd| + tr(G_fd^-1 R_fk)], R_fk = sum_t z_ftk x x^H / power.
+    """
+    precision, log_determinant = inverse_and_log_determinant(model.templates)
+    scatters = jnp.einsum("ftp,ftk->fkp", loaded_scatter(mixture, model.loading[:, None]), weights) / power
+    return -jnp.einsum("fk,fd->kd", weights.sum(1), log_determinant) - jnp.einsum("fdp,fkp->kd", precision, scatters)
 
 
 def _observed(mixture: Array, is_observed: Array | None) -> Array:

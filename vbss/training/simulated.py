@@ -14,14 +14,16 @@ from vbss.scenes import Condition, Scene, SpeechCorpus, random_scene
 
 
 class SimulatedMixtures:
-    """A corpus of `vbss.train`: item i is the spectrogram of scene i of a series, complex64 (F, T, M), and no more.
+    """A corpus of `vbss.train`: items are the spectrograms of the scenes of a series, complex64 (F, T, M), and no more.
 
-    What the scene's sources are is not told: the spectrogram is that of their mixture.
+    What a scene's sources are is not told: the spectrogram is that of their mixture. Series of the same speech,
+    condition and seed have the same scenes, so what is to be held out must differ in speech or seed.
 
     Attributes:
         corpus: the speech, such as `SpeechCorpus.read(folder, split="train")`: speakers of other parts are not heard.
         condition: what the scenes have in common; the array must be the same for all.
-        count: how many there are.
+        count: how many scenes there are.
+        parts: into which each scene is cut, one after the other in time, each of which is an item.
         stft: by default of windows of 64 ms every 16 ms.
         seed: of the series.
         cache: folder where scenes are stored that were drawn once (`vbss.scenes.random_scene`).
@@ -33,6 +35,7 @@ class SimulatedMixtures:
         condition: Condition,
         count: int,
         *,
+        parts: int = 1,
         stft: STFT | None = None,
         seed: int = 0,
         cache: str | Path | None = None,
@@ -41,6 +44,7 @@ class SimulatedMixtures:
             raise InputError("condition must be of simulated rooms: measured responses are few, and of their own array")
         self.corpus, self.condition, self.cache = corpus, condition, cache
         self.count, self.seed = whole_number("count", count, 1), whole_number("seed", seed, 0)
+        self.parts = whole_number("parts", parts, 1)
         self.stft = STFT.init(condition.sample_rate) if stft is None else stft
         if self.stft.sample_rate != condition.sample_rate:
             raise InputError(
@@ -49,12 +53,15 @@ class SimulatedMixtures:
             )
 
     def __len__(self) -> int:
-        return self.count
+        return self.count * self.parts
 
     def __getitem__(self, index: int, /) -> tuple[Complex[np.ndarray, "f t m"]]:
-        if not 0 <= index < self.count:
+        if not 0 <= index < len(self):
             raise IndexError(index)
-        return (self.spectrogram(self.scene(index)),)
+        number, part = divmod(index, self.parts)
+        spectrogram = self.spectrogram(self.scene(number))
+        length = spectrogram.shape[1] // self.parts
+        return (spectrogram[:, part * length : (part + 1) * length],)
 
     def scene(self, index: int) -> Scene:
         """All of a scene, for those who compare with the truth."""
@@ -62,23 +69,31 @@ class SimulatedMixtures:
 
     def spectrogram(self, scene: Scene) -> Complex[np.ndarray, "f t m"]:
         """Of a scene's mixture."""
-        return np.asarray(_spectrogram(self.stft, jnp.asarray(scene.mixture, jnp.float32)))
+        return self.transformed(scene.mixture)
+
+    def transformed(self, samples: Float[np.ndarray, "m samples"]) -> Complex[np.ndarray, "f t m"]:
+        """The spectrogram of any sounds of the scenes' rate, complex64."""
+        return np.asarray(_spectrogram(self.stft, jnp.asarray(samples, jnp.float32)))
 
     def name_of(self, index: int) -> str:
-        """What warnings call a scene."""
-        return f"scene {index} of the series {self.seed}"
+        """What warnings call an item."""
+        number, part = divmod(index, self.parts)
+        return f"scene {number} of the series {self.seed}" + (f", part {part + 1}" if self.parts > 1 else "")
 
-    def model(self, num_sources: int | None = None, num_directions: int = 72) -> LDACGMM:
+    def model(self, num_sources: int | None = None, num_directions: int = 72, *, diffuseness: float = 0.03) -> LDACGMM:
         """The model of these mixtures, of the condition's array.
 
         Args:
             num_sources: by default that of the condition; more are classes of which some stay empty.
             num_directions: candidate azimuths all around.
+            diffuseness: of the templates (`vbss.models.LDACGMM.init`); without EM they stand for rooms with echoes.
         """
         num_sources = self.condition.num_sources if num_sources is None else num_sources
         positions = jnp.asarray(read_microphone_positions(self.condition.microphones), jnp.float32)
         azimuths = jnp.asarray(azimuth_grid(num_directions), jnp.float32)
-        return LDACGMM.init(steering_vectors(positions, azimuths, self.stft.frequencies), num_sources)
+        return LDACGMM.init(
+            steering_vectors(positions, azimuths, self.stft.frequencies), num_sources, diffuseness=diffuseness
+        )
 
 
 @eqx.filter_jit

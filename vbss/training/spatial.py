@@ -1,0 +1,96 @@
+"""The bound from which a separator learns by itself: microphones say where sources are, and masks are left to learn."""
+
+from itertools import permutations
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from vbss.densities.exponential import loaded_scatter
+from vbss.errors import InputError, positive
+from vbss.hermitian import inverse_and_log_determinant
+from vbss.inference.amortised import Amortised
+from vbss.models import LDACGMM
+from vbss.models.bins import einsum
+from vbss.models.cgmm_start import peak_directions
+from vbss.networks import ArrayNetwork
+
+_HISTOGRAM_FREQUENCIES, _HISTOGRAM_BINS = 32, 4000  # two of three hundred pairs are missed for that
+_MOST_SOURCES = 6  # all of whose permutations are gone through
+
+
+class SpatialBound(Amortised):
+    """A bound of `vbss.models.LDACGMM` whose only unknown is q(z): raised by masks that tell directions apart.
+
+    Where q(w) follows from masks, as in (15), classes that are still alike all take the direction of the loudest
+    source. Then nothing is gained by telling bins apart, and networks stay for very many steps where they begin. Here
+    the rest of q and of the parameters is what serves bounds just as well and does not depend on masks:
+
+    - q(w): the K largest peaks of the directions' histogram, over all ways to give them to the classes;
+    - H: the templates; lambda: its optimum for each bin and direction; pi: even, as its update would let one class have
+      all bins before the network knows any better.
+
+    And each bin's likelihood is tempered, by the exponent times its magnitude over the mean magnitude: windows that
+    overlap tell everything several times, likelihoods know nothing of echoes, and a mask is heard where sound is loud.
+    With an exponent of 1 for all bins, this is the bound of the model.
+
+    Attributes:
+        exponent: of the mean bin.
+        by_magnitude: whether exponents follow the magnitude.
+    """
+
+    exponent: float = eqx.field(static=True, default=0.2)
+    by_magnitude: bool = eqx.field(static=True, default=True)
+
+    def __init__(self, network: ArrayNetwork, *, exponent: float = 0.2, by_magnitude: bool = True):
+        if not isinstance(network, ArrayNetwork):
+            raise InputError(f"network must be a vbss.networks.ArrayNetwork, got {type(network).__name__}")
+        super().__init__(network)
+        self.exponent, self.by_magnitude = positive("exponent", exponent), by_magnitude
+
+    def bound(self, model: LDACGMM, mixture: Complex[Array, "f t m"], *rest: Any) -> Float[Array, ""]:
+        """The bound of these data at their q, nats, without the prior of H and constants of the density.
+
+        Raises:
+            InputError: for a model with a class of noise, of more than 6 sources, or data with unobserved bins.
+        """
+        num_sources = model.num_sources
+        if model.has_noise or num_sources > _MOST_SOURCES or any(part is not None for part in rest):
+            raise InputError(
+                f"model and data must be those of at most {_MOST_SOURCES} sources without a class of noise, with all "
+                "bins observed"
+            )
+        network: Any = self.network
+        log_masks = jax.nn.log_softmax(network.separator.logits(mixture), -1)
+        masks = jnp.exp(log_masks)
+        fit = _fit(model, mixture, jax.lax.stop_gradient(_peaks(model, mixture)))
+        magnitude = jnp.sqrt((mixture.real**2 + mixture.imag**2).sum(-1))
+        mean = magnitude.mean()
+        exponents = jnp.full_like(magnitude, self.exponent)
+        if self.by_magnitude:
+            exponents = exponents * magnitude / jnp.where(mean > 0, mean, 1)
+        fit = jnp.where(magnitude[..., None] > 0, exponents[..., None] * fit, 0)
+        gains = einsum("ftk,ftj->kj", masks, fit)
+        ways = jnp.array(list(permutations(range(num_sources))))
+        of_ways = gains[jnp.arange(num_sources)[None], ways].sum(1)
+        entropy = -(masks * (log_masks + jnp.log(jnp.asarray(num_sources, masks.dtype)))).sum()
+        return entropy + jax.nn.logsumexp(of_ways) - jnp.log(jnp.asarray(len(ways), of_ways.dtype))
+
+
+def _peaks(model: LDACGMM, mixture: Complex[Array, "f t m"]) -> Float[Array, "j d"]:
+    """The largest peaks of the directions' histogram of some of the bins, one-hot."""
+    every = max(1, mixture.shape[0] // _HISTOGRAM_FREQUENCIES)
+    hop = max(1, mixture.shape[1] * (mixture.shape[0] // every) // _HISTOGRAM_BINS)
+    thin = model.replace(templates=model.templates[::every], loading=model.loading[::every])
+    return peak_directions(thin, mixture[::every, ::hop])
+
+
+def _fit(model: LDACGMM, mixture: Complex[Array, "f t m"], peaks: Float[Array, "j d"]) -> Float[Array, "f t j"]:
+    """-M log(x^H G^-1 x) - log|G|: the log density of every bin from each peak's direction at the best power."""
+    precision, log_determinant = inverse_and_log_determinant(model.templates)
+    precision, log_determinant = einsum("jd,fdp->fjp", peaks, precision), einsum("jd,fd->fj", peaks, log_determinant)
+    quadratic = einsum("ftp,fjp->ftj", loaded_scatter(mixture, model.loading[:, None]), precision)
+    quadratic = jnp.where(quadratic > 0, quadratic, 1)
+    return -mixture.shape[-1] * jnp.log(quadratic) - log_determinant[:, None]
