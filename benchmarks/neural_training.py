@@ -10,6 +10,7 @@ DIR/OBJECTIVE/epoch_N.vbss; the same command, interrupted, goes on where it was.
 
 import argparse
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import jax
@@ -55,7 +56,7 @@ def main() -> None:
     if arguments.objective == "mixtures":
         amortised = SpatialBound(ArrayNetwork(separator))
     else:
-        model = Supervised(**{name: getattr(model, name) for name in Supervised.__dataclass_fields__})
+        model = Supervised(**{field.name: getattr(model, field.name) for field in fields(model)})
         amortised = {"pit": PermutationInvariant, "clustering": DeepClustering}[arguments.objective](separator)
     start = time.monotonic()
     for epochs in sorted(arguments.epochs):

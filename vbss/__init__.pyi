@@ -45,6 +45,12 @@ from .kinds import Linear as Linear
 from .kinds import Precision as Precision
 from .kinds import Simplex as Simplex
 from .kinds import Variance as Variance
+from .neural import NeuralSeparation as NeuralSeparation
+from .neural import NeuralTraining as NeuralTraining
+from .neural import TrainedSeparator as TrainedSeparator
+from .neural import separate_from_network as separate_from_network
+from .neural import separate_neural as separate_neural
+from .neural import train_separator as train_separator
 from .numerical import Numerical as Numerical
 from .pipeline import Masking as Masking
 from .pipeline import Pipeline as Pipeline

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vbss.audio import Recording
     from vbss.audio.sound_files import SoundFiles
     from vbss.binaural import BinauralLocalization
+    from vbss.neural import NeuralSeparation
     from vbss.separation import Localization, LongSeparation, Separation
 
 
@@ -25,7 +26,9 @@ def load_matplotlib() -> None:
     Thread(target=import_module, args=["matplotlib.backends.backend_agg"], daemon=True).start()
 
 
-def print_warnings(result: "BinauralLocalization | Localization | LongSeparation", quiet: bool) -> None:
+def print_warnings(
+    result: "BinauralLocalization | Localization | LongSeparation | NeuralSeparation", quiet: bool
+) -> None:
     """Say on stderr what the report says too."""
     if not quiet:
         for warning in result.warnings:

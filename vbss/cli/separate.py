@@ -19,6 +19,7 @@ from vbss.cli.arguments import (
 )
 from vbss.cli.binaural import add_binaural, is_binaural, run_separate
 from vbss.cli.inference import infer
+from vbss.cli.neural import add_network, chosen_sources, run_single, trained_separator
 from vbss.cli.reports import (
     load_matplotlib,
     long_report,
@@ -46,6 +47,7 @@ def add(commands: Any) -> None:
     )
     add_recording(parser)
     add_binaural(parser)
+    add_network(parser)
     add_separation(parser)
     add_output(parser)
     add_quiet(parser)
@@ -55,7 +57,12 @@ def add(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     if is_binaural(arguments):
+        if arguments.network is not None:
+            raise InputError("--network is for one microphone or an array, not for two ears: leave it out.")
         run_separate(arguments)
+        return
+    if arguments.network is not None and arguments.array is None:
+        run_single(arguments)
         return
 
     from vbss.audio import read_recording
@@ -66,6 +73,8 @@ def _run(arguments: argparse.Namespace) -> None:
     positions = microphone_positions(arguments)
     sound = SoundFiles.open(*arguments.mix)
     if sound.num_samples > arguments.block * sound.sample_rate:
+        if arguments.network is not None:
+            raise InputError(f"--network with --array is for recordings of one block; --block is {arguments.block} s.")
         _run_long(arguments, positions, sound)
         return
     recording = read_recording(*arguments.mix)
@@ -73,15 +82,12 @@ def _run(arguments: argparse.Namespace) -> None:
     from vbss.separation import separate
 
     load_matplotlib()
-    run = partial(
-        separate,
-        recording,
-        positions,
-        arguments.num_sources,
-        reference_microphone=arguments.reference_microphone,
-        all_channels=arguments.all_channels,
-        **settings(arguments),
-    )
+    options = {"reference_microphone": arguments.reference_microphone, **settings(arguments)}
+    if arguments.network is None:
+        options["all_channels"] = arguments.all_channels
+        run = partial(separate, recording, positions, arguments.num_sources, **options)
+    else:
+        run = _from_network(arguments, recording, positions, options)
     separation = infer(run, "separating", arguments.quiet)
     print_warnings(separation, arguments.quiet)
     report = separation_report(arguments.mix, recording, positions, separation)
@@ -94,6 +100,15 @@ def _run(arguments: argparse.Namespace) -> None:
             told.append(f"{100 * source['energy_share']:.0f} % of the energy")
             told += [] if ratio is None else [f"expected SDR {ratio:.0f} dB"]
             print(f"{arguments.out / source['file']}: {', '.join(told)}")
+
+
+def _from_network(arguments: argparse.Namespace, recording: Any, positions: Any, options: dict[str, Any]) -> Any:
+    from vbss.neural import separate_from_network
+
+    if arguments.all_channels:
+        raise InputError("--all-channels is not for a start by --network: leave one of them out.")
+    trained = trained_separator(arguments)
+    return partial(separate_from_network, recording, positions, trained, chosen_sources(arguments), **options)
 
 
 def _run_long(arguments: argparse.Namespace, positions: Any, sound: "SoundFiles") -> None:

@@ -31,7 +31,7 @@ class Separator(eqx.Module):
         num_frequencies: int,
         num_classes: int,
         *,
-        hidden_size: int = 256,
+        hidden_size: int = 192,
         num_layers: int = 3,
         cell: str = "minimal",
         key: Array,

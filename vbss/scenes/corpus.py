@@ -62,6 +62,27 @@ class SpeechCorpus:
             )
         return cls(folder, {speaker: tuple(files[speaker]) for speaker in sorted(files)})
 
+    def held_out(self, every: int, *, at_least: int = _FEWEST_SPEAKERS) -> tuple["SpeechCorpus", "SpeechCorpus"]:
+        """The corpus without every so-manieth speaker, and the corpus of those.
+
+        Args:
+            every: one speaker of so many is held out.
+            at_least: how many are held out, and how many are left, at least.
+
+        Raises:
+            InputError: if there are not twice as many speakers.
+        """
+        if len(self.files) < 2 * at_least:
+            raise InputError(
+                f"the folder of speech {str(self.folder)!r} holds {len(self.files)} speakers; to hold out {at_least}, "
+                f"at least {2 * at_least} are needed."
+            )
+        number = max(len(self.files) // every, at_least)
+        speakers = list(self.files)
+        chosen = {speakers[place * len(speakers) // number] for place in range(number)}
+        kept, rest = ({s: f for s, f in self.files.items() if (s in chosen) is out} for out in (True, False))
+        return SpeechCorpus(self.folder, rest), SpeechCorpus(self.folder, kept)
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the files' speakers, names and sizes, by which a changed corpus is known."""

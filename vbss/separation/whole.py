@@ -112,10 +112,15 @@ def separate_recorded(
     progress: Progress | None = None,
     *,
     all_channels: bool = False,
+    start: Float[np.ndarray, "sources ..."] | None = None,
 ) -> Separation:
-    """`separate` of what was checked already; `images` are those of the channels that are left."""
+    """`separate` of what was checked already; `images` are those of the channels that are left.
+
+    Args:
+        start: places from which the mixture model starts (`Located.places`), by default its own.
+    """
     settings = settings.of_array(recorded.microphone_positions is not None)
-    located = locate_recorded(recorded, num_sources, settings, progress)
+    located = locate_recorded(recorded, num_sources, settings, progress, start)
     by_energy = settings.pipeline.is_blind
     separation = separate_located(recorded, located, settings, progress, all_channels=all_channels, by_energy=by_energy)
     doubts = too_many_sources(separation.energy_shares, len(recorded.channels))

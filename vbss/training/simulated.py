@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from vbss.audio import STFT, azimuth_grid, read_microphone_positions, steering_vectors
+from vbss.audio import STFT, read_microphone_positions
 from vbss.errors import InputError, whole_number
 from vbss.models import LDACGMM
 from vbss.scenes import Condition, Scene, SpeechCorpus, random_scene
+from vbss.training.spatial import spatial_model
 
 
 class SimulatedMixtures:
@@ -73,7 +74,7 @@ class SimulatedMixtures:
 
     def transformed(self, samples: Float[np.ndarray, "m samples"]) -> Complex[np.ndarray, "f t m"]:
         """The spectrogram of any sounds of the scenes' rate, complex64."""
-        return np.asarray(_spectrogram(self.stft, jnp.asarray(samples, jnp.float32)))
+        return np.asarray(spectrogram(self.stft, jnp.asarray(samples, jnp.float32)))
 
     def name_of(self, index: int) -> str:
         """What warnings call an item."""
@@ -81,21 +82,17 @@ class SimulatedMixtures:
         return f"scene {number} of the series {self.seed}" + (f", part {part + 1}" if self.parts > 1 else "")
 
     def model(self, num_sources: int | None = None, num_directions: int = 72, *, diffuseness: float = 0.03) -> LDACGMM:
-        """The model of these mixtures, of the condition's array.
+        """The model of these mixtures, of the condition's array (`spatial_model`).
 
         Args:
             num_sources: by default that of the condition; more are classes of which some stay empty.
-            num_directions: candidate azimuths all around.
-            diffuseness: of the templates (`vbss.models.LDACGMM.init`); without EM they stand for rooms with echoes.
+            num_directions, diffuseness: see there.
         """
         num_sources = self.condition.num_sources if num_sources is None else num_sources
-        positions = jnp.asarray(read_microphone_positions(self.condition.microphones), jnp.float32)
-        azimuths = jnp.asarray(azimuth_grid(num_directions), jnp.float32)
-        return LDACGMM.init(
-            steering_vectors(positions, azimuths, self.stft.frequencies), num_sources, diffuseness=diffuseness
-        )
+        positions = read_microphone_positions(self.condition.microphones)
+        return spatial_model(positions, self.stft, num_sources, num_directions, diffuseness=diffuseness)
 
 
 @eqx.filter_jit
-def _spectrogram(stft: STFT, samples: Float[Array, "m samples"]) -> Complex[Array, "f t m"]:
+def spectrogram(stft: STFT, samples: Float[Array, "m samples"]) -> Complex[Array, "f t m"]:
     return jnp.moveaxis(stft.forward(samples), (0, 1, 2), (2, 1, 0))

@@ -6,8 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from vbss.audio import STFT, azimuth_grid, steering_vectors
 from vbss.densities.exponential import loaded_scatter
 from vbss.errors import InputError, positive
 from vbss.hermitian import inverse_and_log_determinant
@@ -19,6 +21,28 @@ from vbss.networks import ArrayNetwork
 
 _HISTOGRAM_FREQUENCIES, _HISTOGRAM_BINS = 32, 4000  # two of three hundred pairs are missed for that
 _MOST_SOURCES = 6  # all of whose permutations are gone through
+
+
+def spatial_model(
+    microphone_positions: Float[np.ndarray, "microphones 3"],
+    stft: STFT,
+    num_sources: int,
+    num_directions: int = 72,
+    *,
+    diffuseness: float = 0.03,
+) -> LDACGMM:
+    """The model of an array's mixtures for `SpatialBound`.
+
+    Args:
+        microphone_positions: metres.
+        stft: of the mixtures.
+        num_sources: K.
+        num_directions: candidate azimuths all around.
+        diffuseness: of the templates (`vbss.models.LDACGMM.init`); as nothing else does, they stand for echoes too.
+    """
+    positions, azimuths = (jnp.asarray(a, jnp.float32) for a in (microphone_positions, azimuth_grid(num_directions)))
+    steering = steering_vectors(positions, azimuths, stft.frequencies).astype(jnp.complex64)
+    return LDACGMM.init(steering, num_sources, diffuseness=diffuseness)
 
 
 class SpatialBound(Amortised):

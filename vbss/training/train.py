@@ -111,16 +111,20 @@ def _checked(model: Model, corpus: Corpus, validation: Corpus) -> list[tuple]:
     for name, items in (("corpus", corpus), ("validation", validation)):
         if not isinstance(items, Corpus) or len(items) == 0:
             raise InputError(f"{name} must have items, by len() and [number]")
-        first = next(
-            (item for item in map(arguments_of, map(items.__getitem__, range(len(items)))) if is_whole(item)), None
-        )
+        arguments = map(arguments_of, map(items.__getitem__, range(len(items))))
+        first = next((item for item in arguments if is_whole(item) and _has_values(item)), None)
         if first is None:
-            raise InputError(f"{name}: all of its {len(items)} items hold infinite or nan values")
+            raise InputError(f"{name}: all of its {len(items)} items hold infinite or nan values, or nothing but zeros")
         model.validate(*jax.tree.map(jnp.asarray, first))
         layouts.append(layout_of(first))
     if layouts[0] != layouts[1]:
         raise InputError(f"validation has items of {layouts[1]}, corpus of {layouts[0]}; they must be alike")
     return layouts[0]
+
+
+def _has_values(arguments: tuple) -> bool:
+    """Whether it is not all silence, which recordings may well begin with."""
+    return any(leaf.any() for leaf in jax.tree.leaves(arguments))
 
 
 def _stepped(state: Training, model: Model, batch: Batch, settings: TrainingSettings) -> Training:

@@ -1,0 +1,99 @@
+"""`vbss train` and `vbss separate --network`: from a folder of speech to a separated file, and errors in one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vbss.audio import read_recording, write_recording
+from vbss.cli import main
+from vbss.scenes import HIGH_VOICE, LOW_VOICE, speech_like
+
+SMALL = ["--scenes", "2", "--seconds", "0.5", "--hidden-size", "4", "--layers", "1", "--batch-size", "2"]
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speech")
+    for number, voice in enumerate((LOW_VOICE, HIGH_VOICE, LOW_VOICE, HIGH_VOICE)):
+        (folder / f"speaker{number}").mkdir()
+        sound = speech_like(voice, 3.0, 8000, seed=number).astype(np.float32)
+        write_recording(folder / f"speaker{number}" / "speech.wav", sound, 8000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(speech, tmp_path_factory):
+    out = tmp_path_factory.mktemp("training") / "out"
+    assert main(["train", "--data", str(speech), "--out", str(out), "--epochs", "1", "--quiet", *SMALL]) == 0
+    return out
+
+
+def test_it_writes_a_network_and_goes_on(speech, trained, capsys):
+    assert (trained / "training.png").exists()
+    assert main(["train", "--data", str(speech), "--out", str(trained), "--epochs", "2", *SMALL]) == 0
+    assert "2 epochs" in capsys.readouterr().out
+    entries = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in entries] == [0, 1]
+
+
+def test_the_network_separates_one_microphone(trained, tmp_path, capsys):
+    sound = speech_like(HIGH_VOICE, 1.0, 8000, seed=5).astype(np.float32)
+    write_recording(tmp_path / "mix.wav", sound, 8000)
+    network, out = ["--network", str(trained / "network.vbss")], ["--sources", "2", "--out", str(tmp_path / "out")]
+    assert main(["separate", str(tmp_path / "mix.wav"), *network, *out]) == 0
+    found = [read_recording(tmp_path / "out" / f"source_{n}.wav").samples[0] for n in (1, 2)]
+    np.testing.assert_allclose(sum(found), sound, atol=1e-5)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(report["sources"]) == 2 and (tmp_path / "out" / "report.png").exists()
+    capsys.readouterr()
+    for more, message in (
+        (["--model", "cgmm"], "--model"),
+        (["--all-channels"], "--all-channels"),
+        (["--calibration", "x"], "--network"),
+    ):
+        assert main(["separate", str(tmp_path / "mix.wav"), *network, *out, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["separate", str(tmp_path / "mix.wav"), "--network", str(trained / "checkpoint.vbss"), *out]) == 2
+    assert "no separator" in capsys.readouterr().err
+    many = ["--sources", "3", "--out", str(tmp_path / "out")]
+    assert main(["separate", str(tmp_path / "mix.wav"), *network, *many]) == 2
+    assert "--sources" in capsys.readouterr().err
+    auto = ["--sources", "auto", "--out", str(tmp_path / "out")]
+    assert main(["separate", str(tmp_path / "mix.wav"), *network, *auto]) == 2
+    assert "--sources" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--data"),
+        (["--data", "nowhere"], "no folder of speech"),
+        (["--recordings", "nowhere"], "nowhere"),
+        (["--data", "{speech}", "--learning-rate", "-1"], "--learning-rate"),
+        (["--data", "{speech}", "--array", "circular:1"], "circular"),
+        (["--data", "{speech}", "--seconds", "0.1"], "--seconds"),
+    ],
+)
+def test_wrong_input_is_one_line(speech, tmp_path, capsys, arguments, message):
+    arguments = [argument.format(speech=speech) for argument in arguments]
+    assert main(["train", "--out", str(tmp_path / "out"), *SMALL[:2], *SMALL[4:], *arguments]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+
+
+def test_another_folder_is_not_touched(speech, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main(["train", "--data", str(speech), "--out", str(tmp_path), *SMALL]) == 2
+    assert "--out" in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 1
+
+
+def test_recordings_train_too(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        write_recording(tmp_path / f"{name}.wav", 0.1 * rng.standard_normal((4, 8000)).astype(np.float32), 8000)
+    (tmp_path / "list.csv").write_text("file,split\na.wav,train\nb.wav,dev\n")
+    arguments = ["train", "--recordings", str(tmp_path / "list.csv"), "--epochs", "1", *SMALL, "--quiet"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert main([*arguments, "--array", "circular:3:0.1", "--out", str(tmp_path / "other")]) == 2
+    assert "3 microphones" in capsys.readouterr().err

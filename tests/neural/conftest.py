@@ -1,0 +1,36 @@
+"""A network that was hardly trained, on two voices in small rooms, and what it heard."""
+
+import numpy as np
+import pytest
+
+from vbss import TrainingSettings, train_separator
+from vbss.audio import STFT, read_microphone_positions, write_recording
+from vbss.scenes import HIGH_VOICE, LOW_VOICE, Condition, SpeechCorpus, speech_like
+from vbss.training import SimulatedMixtures
+
+CONDITION = Condition(seconds=1.0)
+TRANSFORM = STFT.init(8000, 0.032, 0.016)
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speech")
+    for number, voice in enumerate((LOW_VOICE, HIGH_VOICE, LOW_VOICE, HIGH_VOICE)):
+        (folder / f"speaker{number}").mkdir()
+        sound = speech_like(voice, 3.0, 8000, seed=number).astype(np.float32)
+        write_recording(folder / f"speaker{number}" / "speech.wav", sound, 8000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mixtures(speech, tmp_path_factory):
+    options = {"parts": 2, "stft": TRANSFORM, "cache": tmp_path_factory.mktemp("cache")}
+    corpus = SpeechCorpus.read(speech)
+    return (SimulatedMixtures(corpus, CONDITION, count, seed=seed, **options) for seed, count in ((0, 4), (1, 1)))
+
+
+@pytest.fixture(scope="session")
+def training(mixtures):
+    positions = read_microphone_positions(CONDITION.microphones)
+    settings = TrainingSettings(batch_size=2, max_epochs=2)
+    return train_separator(*mixtures, positions, hidden_size=4, num_layers=1, settings=settings)

@@ -1,0 +1,188 @@
+"""`vbss train`: speech or recordings in, a network that separates out."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vbss.cli.arguments import Parser, add_quiet, add_seed, at_least, in_options
+from vbss.errors import InputError
+
+if TYPE_CHECKING:
+    from vbss.neural import NeuralTraining
+
+_OPTIONS = {
+    "num_sources": "--sources",
+    "hidden_size": "--hidden-size",
+    "num_layers": "--layers",
+    "batch_size": "--batch-size",
+    "learning_rate": "--learning-rate",
+    "max_epochs": "--epochs",
+    "seconds": "--seconds",
+    "microphones": "--array",
+    "folder:": "--out:",
+}
+_PARTS = 2  # of a simulated scene: drawing rooms takes longer than hearing them twice as long
+_HELD_OUT = 10  # every tenth speaker, where no split says who
+
+
+def add(commands: Any) -> None:
+    """Describe the command to the parser."""
+    parser: Parser = commands.add_parser(
+        "train",
+        help="train a network that separates, on mixtures alone",
+        description="Train a network that separates sources heard by one microphone. It learns from mixtures recorded "
+        "by an array, without any source alone: where sounds come from tells it which bins belong together.",
+        epilog="Writes DIR/network.vbss, metrics.jsonl and training.png. The same command, stopped, goes on where it "
+        "was, and with more --epochs, too. Then vbss separate MIX --network DIR/network.vbss --sources K --out RESULT.",
+    )
+    parser.add_argument("--model", choices=("cgmm",), default="cgmm", help="whose bound is raised (%(default)s)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--data", type=Path, metavar="SPEECH_FOLDER",
+        help="folder with a folder of sound files for each speaker, or with manifest.csv (file, speaker), from which "
+        "mixtures in rooms are simulated; the speakers of dev in its splits.csv (speaker, split) are kept for "
+        "validation and those of train are heard, else every tenth is kept",
+    )  # fmt: skip
+    source.add_argument(
+        "--recordings", type=Path, metavar="PATH",
+        help="recorded mixtures of one array: a folder of sound files, of which every tenth is kept for validation, or "
+        "a CSV file with the columns file and split (train or dev)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the training, new or not")
+    parser.add_argument(
+        "--array", "--microphone-positions", default="circular:4:0.08", metavar="SPEC", dest="microphones",
+        help="microphone positions, as for vbss separate (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sources", "--num-sources", type=at_least(2, 4), default=2, metavar="K", dest="num_sources",
+        help="in every mixture, 2 to 4 (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scenes", type=at_least(1), default=1000, metavar="N", help="simulated of --data (%(default)s)"
+    )
+    parser.add_argument("--sample-rate", type=at_least(8000), default=8000, metavar="HZ", help="Hz (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="S", help="of sound in an item of a batch, s (%(default)s)"
+    )
+    parser.add_argument("--epochs", "--max-epochs", type=at_least(1), default=20, metavar="N", dest="max_epochs",
+                        help="passes over all mixtures at most (%(default)s)")  # fmt: skip
+    parser.add_argument("--batch-size", type=at_least(1), default=4, metavar="N", help="items of a step (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, metavar="X", help="of Adam (%(default)s)")
+    parser.add_argument("--hidden-size", type=at_least(1), default=192, metavar="N",
+                        help="states of each layer and direction of time (%(default)s)")  # fmt: skip
+    parser.add_argument("--layers", "--num-layers", type=at_least(1), default=3, metavar="N", dest="num_layers",
+                        help="recurrent ones (%(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--cell", choices=("minimal", "lstm"), default="minimal",
+        help="of a layer; lstm is the paper's, with --hidden-size 600, and slow (%(default)s)",
+    )  # fmt: skip
+    add_quiet(parser)
+    add_seed(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from vbss.training.checkpoint import CHECKPOINT
+
+    out: Path = arguments.out
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CHECKPOINT).exists())):
+        raise InputError(f"--out {str(out)!r} is no folder of an earlier training: name another.")
+    try:
+        trained = _trained(arguments)
+    except InputError as error:
+        raise in_options(error, _OPTIONS) from error
+    if trained.training.status.name == "interrupted":
+        raise KeyboardInterrupt
+
+    from vbss.plots import plot_training
+    from vbss.storage import save
+
+    save(out / "network.vbss", trained.separator)
+    plot_training(trained.training).savefig(out / "training.png")
+    if not arguments.quiet:
+        training = trained.training
+        print(f"{out / 'network.vbss'}: {training.epoch} epochs, {training.status.explanation}")
+
+
+def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
+    from tqdm import tqdm
+
+    from vbss.audio import read_microphone_positions
+    from vbss.neural import train_separator
+    from vbss.training import TrainingSettings
+
+    settings = TrainingSettings(
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        max_epochs=arguments.max_epochs,
+        patience=2,
+        seed=arguments.seed,
+    )
+    positions = read_microphone_positions(arguments.microphones)
+    corpus, validation = _simulated(arguments) if arguments.recordings is None else _recorded(arguments, len(positions))
+    silent = arguments.quiet or not sys.stderr.isatty()
+    with tqdm(desc="training", unit="step", leave=False, disable=silent) as bar:
+
+        def progress(step: int, steps: int, bound: float) -> None:
+            if step < bar.n:
+                bar.reset(total=steps)
+            bar.total = steps
+            bar.set_postfix(bound=f"{bound:.6g}", refresh=False)
+            bar.update(step - bar.n)
+
+        return train_separator(
+            corpus,
+            validation,
+            positions,
+            arguments.num_sources,
+            hidden_size=arguments.hidden_size,
+            num_layers=arguments.num_layers,
+            cell=arguments.cell,
+            settings=settings,
+            folder=arguments.out,
+            progress=progress,
+        )
+
+
+def _simulated(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Training and validation corpora of a folder of speech."""
+    from vbss.scenes import Condition, SpeechCorpus
+    from vbss.training import SimulatedMixtures
+
+    condition = Condition(
+        num_sources=arguments.num_sources,
+        sample_rate=arguments.sample_rate,
+        seconds=_PARTS * arguments.seconds,
+        microphones=arguments.microphones,
+    )
+    if (arguments.data / "splits.csv").is_file():
+        heard, kept = (SpeechCorpus.read(arguments.data, split=split) for split in ("train", "dev"))
+    else:
+        heard, kept = SpeechCorpus.read(arguments.data).held_out(_HELD_OUT, at_least=arguments.num_sources)
+    cache, seed = arguments.out / "scenes", arguments.seed
+    few = max(1, arguments.scenes // _HELD_OUT)
+    return (
+        SimulatedMixtures(heard, condition, arguments.scenes, parts=_PARTS, seed=seed, cache=cache),
+        SimulatedMixtures(kept, condition, few, parts=_PARTS, seed=seed + 1, cache=cache),
+    )
+
+
+def _recorded(arguments: argparse.Namespace, num_microphones: int) -> tuple[Any, Any]:
+    """Training and validation corpora of recordings."""
+    from vbss.audio import STFT
+    from vbss.training import RecordedMixtures
+
+    options = {"seconds": arguments.seconds, "stft": STFT.init(arguments.sample_rate)}
+    if arguments.recordings.is_dir():
+        corpora = RecordedMixtures.read(arguments.recordings, **options).held_out(_HELD_OUT)
+    else:
+        read = partial(RecordedMixtures.read, arguments.recordings, **options)
+        corpora = read(split="train"), read(split="dev")
+    if corpora[0].num_channels != num_microphones:
+        raise InputError(
+            f"--array has {num_microphones} microphones, the files of --recordings have {corpora[0].num_channels} "
+            "channels."
+        )
+    return corpora

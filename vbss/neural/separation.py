@@ -1,0 +1,193 @@
+"""Separation by a trained network: one microphone alone, or the start of a model of all of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int
+
+from vbss.audio import STFT, Recording, apply_masks, resample
+from vbss.audio.array_recording import ArrayRecording
+from vbss.errors import InputError, whole_number
+from vbss.models import LDACGMM
+from vbss.models.cgmm_start import direction_fit, mean_power
+from vbss.neural.trained import TrainedSeparator
+from vbss.separation.clock import Clock
+from vbss.separation.results import Separation, shares
+from vbss.separation.whole import separate_recorded
+from vbss.settings import ARRAY_MODELS, Settings
+from vbss.training import spatial_model
+
+_FAINT = 1e-3  # of the energy of all sources: 30 dB below
+
+
+@dataclass(frozen=True)
+class NeuralSeparation:
+    """What `vbss.separate_neural` found; sources are in the order of their energy, the strongest first.
+
+    Attributes:
+        sources: each source at the recording's rate, length and level. Of a recording whose rate is above the
+            network's, what is above half of the latter is lost.
+        sample_rate: Hz.
+        masks: the probability that a source owns a bin of `stft`; those of all the network's classes add up to one.
+        classes: which class of the network each source is.
+        stft: the analysis, at the network's rate.
+        energy_shares: each source's share of the energy of all `sources`.
+        warnings: reasons to doubt the result, a sentence each.
+        seconds: wall-clock time of the stages in order; a first call includes compilation.
+    """
+
+    sources: Float[np.ndarray, "sources samples"]
+    sample_rate: int
+    masks: Float[np.ndarray, "frames frequencies sources"]
+    classes: Int[np.ndarray, " sources"]
+    stft: STFT
+    energy_shares: Float[np.ndarray, " sources"]
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def separate_neural(
+    recording: Recording, trained: TrainedSeparator, num_sources: int | np.integer | None = None
+) -> NeuralSeparation:
+    """Separate a recording of one microphone by a network that was trained on mixtures (AVI-cGMM).
+
+    The network's masks times the mixture: the posterior of `vbss.models.LDACGMM` without any iteration.
+
+    Args:
+        recording: of one channel, at the network's sample rate or above.
+        trained: a file made by `vbss train` is read by `vbss.load`.
+        num_sources: how many sources are wanted, the strongest; by default as many as the network tells apart.
+
+    Raises:
+        InputError: if the recording has several channels, is at a lower rate than the network's or shorter than a
+            window, or more sources are wanted than the network tells apart.
+    """
+    _check_trained(trained)
+    wanted = trained.num_classes if num_sources is None else num_sources
+    num_sources = whole_number("num_sources", wanted, 1, trained.num_classes)
+    if len(recording.samples) != 1:
+        raise InputError(
+            f"recording must have one channel, got {len(recording.samples)}; with microphone_positions, `separate` "
+            "takes a network as its start."
+        )
+    clock = Clock({})
+    level = np.abs(recording.samples).max()  # masks do not depend on it, but the range of float32 does
+    samples = _at_networks_rate(recording, trained)[0] / level
+    masks, spectrograms = clock("network", _separated(trained, jnp.asarray(samples, jnp.float32)))
+    sounds = np.asarray(clock("filter", trained.stft.inverse(spectrograms, len(samples))))
+    energies = np.sum(np.square(sounds, dtype=np.float64), axis=1)
+    order = np.argsort(-energies, kind="stable")[:num_sources]
+    warnings = [
+        f"source {place} has less than a thousandth of the energy: there may be fewer than {num_sources} sources."
+        for place, share in enumerate(shares(energies[order]), 1)
+        if share < _FAINT
+    ]
+    return NeuralSeparation(
+        sources=_as_recorded(level * sounds[order], trained.sample_rate, recording),
+        sample_rate=recording.sample_rate,
+        masks=np.asarray(masks)[..., order],
+        classes=order,
+        stft=trained.stft,
+        energy_shares=shares(energies[order]),
+        warnings=tuple(warnings),
+        seconds=clock.seconds,
+    )
+
+
+def separate_from_network(
+    recording: Recording,
+    microphone_positions: Float[np.ndarray, "microphones 3"],
+    trained: TrainedSeparator,
+    num_sources: int | np.integer | None = None,
+    *,
+    reference_microphone: int | np.integer = 0,
+    progress: Any = None,
+    **settings: Any,
+) -> Separation:
+    """`vbss.separate` from where a network says that sources are (EM-cGMM with a neural start).
+
+    The network's masks of the reference microphone say by the corrected equation (18) which direction each class has,
+    and from there the mixture model starts; sources are in the order of the network's classes.
+
+    Args:
+        recording: one channel per microphone, at the network's sample rate or above.
+        microphone_positions: metres.
+        trained: see `separate_neural`.
+        num_sources: by default all that the network tells apart; fewer are those of the most energy.
+        reference_microphone, progress, settings: as of `vbss.separate`.
+
+    Raises:
+        InputError: as `vbss.separate` and `separate_neural` do, or for a model that has no directions.
+    """
+    _check_trained(trained)
+    wanted = trained.num_classes if num_sources is None else num_sources
+    num_sources = whole_number("num_sources", wanted, 1, trained.num_classes)
+    recorded = ArrayRecording.check(recording, microphone_positions, reference_microphone)
+    chosen = Settings(**settings).of_array(True)
+    if chosen.pipeline.is_blind:
+        raise InputError(f"model must be one of {', '.join(ARRAY_MODELS)} for a start by directions.")
+    whole = Recording(recorded.samples, recorded.sample_rate)
+    samples = _at_networks_rate(whole, trained)
+    positions: Any = recorded.microphone_positions
+    model = spatial_model(positions, trained.stft, trained.num_classes, chosen.num_directions)
+    directions, energies = _directions(trained, model, jnp.asarray(samples, jnp.float32), recorded.reference_microphone)
+    strongest = np.sort(np.argsort(-np.asarray(energies), kind="stable")[:num_sources])
+    start = np.asarray(directions)[strongest]
+    return separate_recorded(recorded, num_sources, chosen, progress, start=start)
+
+
+def _check_trained(trained: Any) -> None:
+    if not isinstance(trained, TrainedSeparator):
+        raise InputError(f"trained must be a TrainedSeparator, as vbss train makes it, got {type(trained).__name__}")
+
+
+def _at_networks_rate(recording: Recording, trained: TrainedSeparator) -> Float[np.ndarray, "channels samples"]:
+    if recording.sample_rate < trained.sample_rate:
+        raise InputError(
+            f"recording must be at {trained.sample_rate} Hz or more, for which the network was trained, got "
+            f"{recording.sample_rate} Hz."
+        )
+    samples = resample(recording, trained.sample_rate).samples
+    if samples.shape[1] < trained.stft.window_length:
+        shortest = trained.stft.window_length / trained.sample_rate
+        raise InputError(f"recording must last {shortest} s or more, got {recording.samples.shape[1]} samples.")
+    return samples
+
+
+@eqx.filter_jit
+def _separated(
+    trained: TrainedSeparator, samples: Float[Array, " samples"]
+) -> tuple[Float[Array, "frames frequencies classes"], Complex[Array, "classes frames frequencies"]]:
+    """Masks, and the spectrograms that they leave."""
+    spectrogram = trained.stft.forward(samples)
+    masks = jnp.swapaxes(trained.network(spectrogram.T[..., None])["source"], 0, 1)
+    return masks, apply_masks(spectrogram[..., None], masks)
+
+
+@eqx.filter_jit
+def _directions(
+    trained: TrainedSeparator, model: LDACGMM, samples: Float[Array, "microphones samples"], reference: int
+) -> tuple[Float[Array, "classes directions"], Float[Array, " classes"]]:
+    """Where each class is, by the corrected equation (18), and its energy at the reference."""
+    mixture = jnp.moveaxis(trained.stft.forward(samples), (0, 1, 2), (2, 1, 0))
+    masks = trained.network(mixture[..., reference, None])["source"]
+    fit = direction_fit(model, mixture, masks, mean_power(mixture))
+    power = mixture[..., reference].real ** 2 + mixture[..., reference].imag ** 2
+    return jax.nn.softmax(fit, -1), jnp.einsum("ft,ftk->k", power, masks)
+
+
+def _as_recorded(
+    sounds: Float[np.ndarray, "sources samples"], sample_rate: int, recording: Recording
+) -> Float[np.ndarray, "sources recorded"]:
+    """At the recording's rate, length and precision."""
+    found = np.zeros((len(sounds), recording.samples.shape[1]), recording.samples.dtype)
+    for own, sound in zip(found, sounds, strict=True):
+        if sound.any():
+            resampled = resample(Recording(sound[None], sample_rate), recording.sample_rate).samples[0]
+            length = min(len(own), len(resampled))
+            own[:length] = resampled[:length]
+    return found
