@@ -91,6 +91,20 @@ def test_bins_that_were_not_observed_say_nothing_of_directions(scene):
         np.testing.assert_allclose(value, other[name], rtol=1e-9)
 
 
+def test_half_precision_learns_the_same(scene):
+    model, mixture = scene
+    model, mixture = jax.tree.map(lambda x: x.astype(jnp.float32), model), mixture.astype(jnp.complex64)
+    amortised = jax.tree.map(lambda x: x.astype(jnp.float32), Amortised(networks()))
+    found = []
+    for precision in ("float32", "mixed"):
+        settings = TrainingSettings(batch_size=2, max_epochs=3, precision=precision)
+        training = train(model, amortised, [mixture] * 4, [mixture], settings)
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(training.amortised))
+        found.append([entry["training_bound"] for entry in training.history])
+    np.testing.assert_allclose(found[1], found[0], rtol=2e-3)
+    assert found[1] != found[0] and found[1][-1] > found[1][0]
+
+
 def test_both_networks_learn(scene):
     model, mixture = scene
     model, mixture = jax.tree.map(lambda x: x.astype(jnp.float32), model), mixture.astype(jnp.complex64)

@@ -21,7 +21,8 @@ _KERNEL = (1 / 9, 2 / 9, 3 / 9, 2 / 9, 1 / 9)  # smooths it: a source's share sp
 _MASK_STEPS = 5
 _SEPARATION = 24  # peaks are at least a 24th of the circle (15 degrees) apart
 _HISTOGRAM_FREQUENCIES = 256  # the histogram needs no more than about these of a long or wide recording
-_HISTOGRAM_BINS = 2**16
+_HISTOGRAM_BINS, _FEWEST_HISTOGRAM_BINS = 2**16, 2**14
+_HISTOGRAM_SIZE = 2**23  # bins times directions: beyond, fewer bins are taken, down to the fewest
 _LEAST_SIMILARITY = 0.9  # of templates that can be alike: on a wide array those of adjacent candidates are strangers
 
 
@@ -32,9 +33,8 @@ def peak_directions(
     """The largest peaks of the directions' histogram, one-hot.
 
     The histogram is the weights of a mixture with one fixed template for each candidate direction, fitted by EM;
-    candidate directions are taken to be evenly spaced around a circle, in order. Works on one frequency at a time: no
-    array carries directions, frames and frequencies together. Neighbours of a peak, and of its mirror image, which a
-    linear array cannot tell from it, are taken only when nothing else is left.
+    candidate directions are taken to be evenly spaced around a circle, in order. Neighbours of a peak, and of its
+    mirror image, which a linear array cannot tell from it, are taken only when nothing else is left.
     """
     histogram = _direction_histogram(model, _observed(mixture, is_observed))
     num_directions = histogram.shape[0]
@@ -171,27 +171,29 @@ def _penalties(templates: Float[Array, "f d p"]) -> Float[Array, "d d"]:
 
 
 def _direction_histogram(model: Any, mixture: Array) -> Float[Array, " d"]:
-    """Weights of the mixture of all directions' templates, by EM on a regular part of a large recording's bins."""
-    size = mixture.shape[-1]
+    """Weights of the mixture of all directions' templates, by EM on a regular part of a large recording's bins.
+
+    Templates are fixed, so what each says of each bin is computed once, and a step is two products. Only ratios of a
+    bin's likelihoods matter; weights below the smallest number are as good as none.
+    """
+    size, num_directions = mixture.shape[-1], model.templates.shape[1]
     every = max(1, mixture.shape[0] // _HISTOGRAM_FREQUENCIES)
     templates, loadings, mixture = model.templates[::every], model.loading[::every], mixture[::every]
-    mixture = mixture[:, :: -(-mixture.shape[0] * mixture.shape[1] // _HISTOGRAM_BINS)]
+    largest = max(_FEWEST_HISTOGRAM_BINS, min(_HISTOGRAM_BINS, _HISTOGRAM_SIZE // num_directions))
+    mixture = mixture[:, :: -(-mixture.shape[0] * mixture.shape[1] // largest)]
     precision, log_determinant = inverse_and_log_determinant(templates)
+    scatter = loaded_scatter(mixture, loadings[:, None])
+    audible = jnp.any(mixture != 0, -1).astype(scatter.dtype)
+    quadratic = jnp.einsum("ftp,fdp->ftd", scatter, precision)
+    quadratic = jnp.where(quadratic > 0, quadratic, 1)  # silence in a model without loading
+    volume = jnp.exp(log_determinant.min(-1, keepdims=True) - log_determinant)
+    likelihood = (quadratic.min(-1, keepdims=True) / quadratic) ** size * volume[:, None]
+    smallest = jnp.finfo(likelihood.dtype).tiny
 
-    def step(log_weights, _):
-        def add_frequency(counts, inputs):
-            at_frequency, loading, precision_f, log_determinant_f = inputs
-            scatter = loaded_scatter(at_frequency, loading[None])
-            audible = jnp.any(at_frequency != 0, -1).astype(scatter.dtype)
-            fit = -size * jnp.log(scatter @ precision_f.T) + (log_weights - log_determinant_f)[None]
-            return counts + audible @ jax.nn.softmax(fit, -1), None
+    def step(weights, _):
+        evidence = jnp.einsum("ftd,d->ft", likelihood, weights)
+        counts = weights * jnp.einsum("ftd,ft->d", likelihood, audible / jnp.maximum(evidence, smallest))
+        return jnp.maximum(counts / jnp.maximum(counts.sum(), smallest), smallest), None
 
-        inputs = (mixture, loadings, precision, log_determinant)
-        counts, _ = jax.lax.scan(add_frequency, jnp.zeros_like(log_weights), inputs)
-        smallest = jnp.finfo(counts.dtype).tiny
-        return jnp.log(jnp.maximum(counts / jnp.maximum(counts.sum(), smallest), smallest)), None
-
-    num_directions = templates.shape[1]
-    start = jnp.full(num_directions, -jnp.log(num_directions), templates.dtype)
-    log_weights, _ = jax.lax.scan(step, start, length=_HISTOGRAM_STEPS)
-    return jnp.exp(log_weights)
+    start = jnp.full(num_directions, 1 / num_directions, templates.dtype)
+    return jax.lax.scan(step, start, length=_HISTOGRAM_STEPS)[0]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vbss.errors import InputError, positive, whole_number
+from vbss.errors import InputError, one_of, positive, whole_number
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,9 @@ class TrainingSettings:
         stop_after: training ends when the validation bound was not better for so many epochs.
         max_epochs: passes over the corpus at most.
         largest_gradient: gradients of a larger norm are scaled down to it, the loss being in nats per number of data.
+        precision: "float32", or "mixed": networks are computed in bfloat16, from weights that are kept as they
+            are, where the products of `vbss.networks` may be; their recurrences, masks and the bound stay as they are.
+            On a GPU that is faster, on a CPU slower.
         num_workers: threads that read the next items while a step is computed.
         seed: of the order of the items.
 
@@ -32,12 +35,14 @@ class TrainingSettings:
     stop_after: int = 8
     max_epochs: int = 100
     largest_gradient: float = 1.0
+    precision: str = "float32"
     num_workers: int = 2
     seed: int = 0
 
     def __post_init__(self):
         for name, low in (("batch_size", 1), ("patience", 1), ("stop_after", 1), ("max_epochs", 0), ("num_workers", 1)):
             whole_number(name, getattr(self, name), low)
+        one_of("precision", self.precision, ("float32", "mixed"))
         whole_number("seed", self.seed, 0, 2**32 - 1)
         for name in ("learning_rate", "largest_gradient"):
             positive(name, getattr(self, name))

@@ -19,7 +19,7 @@ from vbss.models.bins import einsum
 from vbss.models.cgmm_start import peak_directions
 from vbss.networks import ArrayNetwork
 
-_HISTOGRAM_FREQUENCIES, _HISTOGRAM_BINS = 32, 4000  # two of three hundred pairs are missed for that
+_HISTOGRAM_FREQUENCIES, _HISTOGRAM_BINS = 32, 2000  # one of eighty pairs of 2 s is missed for that
 _MOST_SOURCES = 6  # all of whose permutations are gone through
 
 

@@ -134,7 +134,14 @@ def _stepped(state: Training, model: Model, batch: Batch, settings: TrainingSett
         return changed(state, batch=state.batch + 1, running=(summed, number, skipped))
     rate = jnp.float32(settings.learning_rate * state.scale)
     latest, optimizer, total, is_finite = _step(
-        model, state.latest, state.optimizer, batch.data, batch.weights, rate, settings.largest_gradient
+        model,
+        state.latest,
+        state.optimizer,
+        batch.data,
+        batch.weights,
+        rate,
+        settings.largest_gradient,
+        settings.precision == "mixed",
     )
     items = float(np.sum(batch.weights))
     if bool(is_finite):
@@ -155,13 +162,17 @@ def _step(
     weights: Float[Array, " items"],
     rate: Float[Array, ""],
     largest_gradient: float,
+    is_mixed: bool,
 ) -> tuple[Learnt, Any, Float[Array, ""], Bool[Array, ""]]:
     """A step of gradient ascent, unless bound or gradient are not finite, and whether they are."""
     moving, fixed = eqx.partition(learnt, eqx.is_inexact_array)
     size = jax.tree.leaves(data)[0][0].size
 
     def loss(moving: Learnt) -> tuple[Array, Array]:
-        total = _summed_bounds(model, eqx.combine(moving, fixed), data, weights)
+        learnt = eqx.combine(moving, fixed)
+        if is_mixed:
+            learnt = eqx.tree_at(lambda learnt: learnt.amortised, learnt, _halved(learnt.amortised))
+        total = _summed_bounds(model, learnt, data, weights)
         return -total / (jnp.maximum(weights.sum(), 1).astype(total.dtype) * size), total
 
     with relaxed_promotion():
@@ -171,6 +182,11 @@ def _step(
         is_finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradient, total))]).all()
         kept = jax.tree.map(lambda a, b: jnp.where(is_finite, a, b), (after, moved), (moving, optimizer))
     return eqx.combine(kept[0], fixed), kept[1], total, is_finite
+
+
+def _halved(amortised: Amortised) -> Amortised:
+    """With weights in bfloat16."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if eqx.is_inexact_array(leaf) else leaf, amortised)
 
 
 def _summed_bounds(model: Model, learnt: Learnt, data: tuple, weights: Float[Array, " items"]) -> Float[Array, ""]:
