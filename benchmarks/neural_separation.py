@@ -1,8 +1,8 @@
 """The table of Deep Bayesian cGMM on simulated rooms: neural separators, and where EM starts.
 
-    python benchmarks/neural_separation.py CORPUS --networks DIR --out DIR [--scenes 60] [--epochs 8] [--split test]
+    python benchmarks/neural_separation.py CORPUS --avi FILE --pit FILE --clustering FILE --out DIR [--scenes 60]
 
-DIR of `--networks` is that of neural_training.py. Every system hears the same scenes; all masks are applied to the
+The files are networks of neural_training.py. Every system hears the same scenes; all masks are applied to the
 first microphone's mixture in windows of 64 ms. Writes OUT/scenes.jsonl, a line for each scene, which are kept and not
 computed again, OUT/report.md and OUT/directions.png (SDR against the angle between the sources). CORPUS needs
 manifest.csv with the column gender for the columns of that.
@@ -34,6 +34,7 @@ from vbss.scenes import Scene, SpeechCorpus
 from vbss.scenes.corpus import read_table
 from vbss.training import SimulatedMixtures
 
+_NETWORKS = ("avi", "pit", "clustering")
 _STEPS = 50
 _MANY = 6  # classes of the start by (19) and (20)
 TITLES = {
@@ -54,10 +55,10 @@ TITLES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--networks", type=Path, required=True)
+    for name in _NETWORKS:
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=60)
-    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--split", default="test")
     parser.add_argument("--systems", nargs="+", choices=list(TITLES), default=list(TITLES))
     arguments = parser.parse_args()
@@ -65,11 +66,7 @@ def main() -> None:
     corpus = SpeechCorpus.read(arguments.corpus, split=arguments.split)
     drawn = SimulatedMixtures(corpus, CONDITION, arguments.scenes, cache=arguments.out / "scenes")
     genders = {row["speaker"]: row["gender"] for row in read_table(corpus.folder / "manifest.csv", ("gender",))}
-    networks = {
-        name: _network(arguments.networks / folder / f"epoch_{arguments.epochs}.vbss")
-        for name, folder in (("avi", "mixtures"), ("pit", "pit"), ("clustering", "clustering"))
-        if name in arguments.systems or (name == "avi" and "em-network" in arguments.systems)
-    }
+    networks = {name: _network(getattr(arguments, name)) for name in _NETWORKS}
     systems = _systems(drawn, networks)
     file, entries = arguments.out / "scenes.jsonl", []
     if file.exists():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from typing import Any
 import numpy as np
 
 from vbss.errors import InputError
+
+
+# NumPy parses headers by `ast`, which CPython 3.11 does not bear in several threads at once (gh-106905).
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def cache_file(folder: str | Path, origin: dict[str, Any]) -> Path:
@@ -31,9 +36,9 @@ def read_arrays(file: Path, names: tuple[str, ...]) -> dict[str, np.ndarray] | N
     """The arrays of these names in a file; `None` if there is no file or it is broken."""
     try:
         # Opened here, because NumPy leaves a broken file open.
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with _ONE_AT_A_TIME, open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+    except (OSError, EOFError, KeyError, ValueError, SystemError, zipfile.BadZipFile):
         return None
 
 

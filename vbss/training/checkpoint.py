@@ -19,7 +19,12 @@ CHECKPOINT, _METRICS = "checkpoint.vbss", "metrics.jsonl"
 
 
 def save_training(path: Path, state: Training) -> None:
-    """The state, of which what was stopped may go on, and the history anew, so that both tell the same."""
+    """The state, of which what was stopped may go on, and the history anew, so that both tell the same.
+
+    Of several processes that train together the first one writes: none can take a step before all have read.
+    """
+    if jax.process_index() != 0:
+        return
     is_stopped = state.status in (Status.interrupted, Status.max_steps)
     save(path, changed(state, status=Status.running) if is_stopped else state)
     unfinished = path.with_name(_METRICS + ".part")

@@ -56,7 +56,9 @@ def train(
         settings: by default `TrainingSettings()`.
         folder: holds `checkpoint.vbss`, written every minute and after each epoch, and `metrics.jsonl`, a line for each
             epoch. If there is a checkpoint, training goes on from it, through the same states as if it had not stopped.
-        devices: over which batches are divided, such as `jax.devices()`; by default the first alone.
+        devices: over which batches are divided, such as `jax.devices()`; by default the first alone. After
+            `jax.distributed.initialize` they may be those of several processes, each of which calls `train` with the
+            same arguments, reads all items and gets the same training; the first one writes to the folder.
         progress: called as progress(step, steps of an epoch, mean bound so far).
 
     What the first epoch has not yet judged is in `latest` alone. Ctrl-C ends training with status `interrupted`, at the
