@@ -2,10 +2,10 @@
 
     python benchmarks/neural_separation.py CORPUS --avi FILE --pit FILE --clustering FILE --out DIR [--scenes 60]
 
-The files are networks of neural_training.py. Every system hears the same scenes; all masks are applied to the
-first microphone's mixture in windows of 64 ms. Writes OUT/scenes.jsonl, a line for each scene, which are kept and not
-computed again, OUT/report.md and OUT/directions.png (SDR against the angle between the sources). CORPUS needs
-manifest.csv with the column gender for the columns of that.
+The files are networks of neural_training.py; what needs one that is not given has no row. Every system hears the same
+scenes; all masks are applied to the first microphone's mixture in windows of 64 ms. Writes OUT/scenes.jsonl, a line for
+each scene, which are kept and not computed again, OUT/report.md and OUT/directions.png (SDR against the angle between
+the sources). CORPUS needs manifest.csv with the column gender.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     for name in _NETWORKS:
-        parser.add_argument(f"--{name}", type=Path, metavar="FILE", required=True)
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=60)
     parser.add_argument("--split", default="test")
@@ -66,7 +66,10 @@ def main() -> None:
     corpus = SpeechCorpus.read(arguments.corpus, split=arguments.split)
     drawn = SimulatedMixtures(corpus, CONDITION, arguments.scenes, cache=arguments.out / "scenes")
     genders = {row["speaker"]: row["gender"] for row in read_table(corpus.folder / "manifest.csv", ("gender",))}
-    networks = {name: _network(getattr(arguments, name)) for name in _NETWORKS}
+    given = {name: getattr(arguments, name) for name in _NETWORKS}
+    networks = {name: _network(file) for name, file in given.items() if file is not None}
+    needed = {"em-network": "avi"} | {name: name for name in _NETWORKS}
+    arguments.systems = [name for name in arguments.systems if name not in needed or needed[name] in networks]
     systems = _systems(drawn, networks)
     file, entries = arguments.out / "scenes.jsonl", []
     if file.exists():

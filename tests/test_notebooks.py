@@ -86,3 +86,10 @@ def test_two_ears(run):
     assert len(images(outputs)) == 2
     assert {"voice 1 is source", "voice 2 is source"} <= set(re.findall(r"voice \d is source", text))
     assert "ms, about" in text
+
+
+def test_separate_from_mixtures_alone(run):
+    outputs, text = run("separate_from_mixtures_alone.ipynb", num_speakers=8, num_scenes=2, num_epochs=1, hidden_size=4)
+    assert len(images(outputs)) == 2 and "nats for each bin" in text
+    sounds = [output for output in outputs if "<audio" in output.get("data", {}).get("text/html", "")]
+    assert len(sounds) == 3

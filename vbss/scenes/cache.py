@@ -13,7 +13,6 @@ import numpy as np
 
 from vbss.errors import InputError
 
-
 # NumPy parses headers by `ast`, which CPython 3.11 does not bear in several threads at once (gh-106905).
 _ONE_AT_A_TIME = threading.Lock()
 
