@@ -21,7 +21,7 @@ import numpy as np
 import peers
 from neural_baselines import clustered_masks
 from neural_training import CONDITION
-from observation import observe
+from observation import observe, separate_or_give_up
 from paired import mean_interval, paired_difference
 
 from vbss import EM, fit, load
@@ -39,6 +39,7 @@ _STEPS = 50
 _MANY = 6  # classes of the start by (19) and (20)
 TITLES = {
     "em-network": "EM-cGMM, network start",
+    "em-apart": "EM-cGMM, network start, directions apart",
     "em-groups": "EM-cGMM, (19)-(20) start, 6 classes",
     "em-peaks": "EM-cGMM, start of the histogram's peaks",
     "avi": "AVI-cGMM, one microphone",
@@ -68,7 +69,7 @@ def main() -> None:
     genders = {row["speaker"]: row["gender"] for row in read_table(corpus.folder / "manifest.csv", ("gender",))}
     given = {name: getattr(arguments, name) for name in _NETWORKS}
     networks = {name: _network(file) for name, file in given.items() if file is not None}
-    needed = {"em-network": "avi"} | {name: name for name in _NETWORKS}
+    needed = {"em-network": "avi", "em-apart": "avi"} | {name: name for name in _NETWORKS}
     arguments.systems = [name for name in arguments.systems if name not in needed or needed[name] in networks]
     systems = _systems(drawn, networks)
     file, entries = arguments.out / "scenes.jsonl", []
@@ -134,17 +135,22 @@ def _systems(drawn: SimulatedMixtures, networks: dict[str, Separator]) -> dict[s
 
         return separate
 
+    def of_peer(separate: Callable, **options: Any) -> Callable[[Scene], np.ndarray]:
+        def sources(scene: Scene) -> np.ndarray:
+            estimate, _ = separate_or_give_up(lambda observation: separate(observation, **options), observe(scene))
+            assert estimate.sources is not None
+            return estimate.sources
+
+        return sources
+
     return {
         "em-network": masked(by_em(lambda model, x: given_masks(model, x, said["avi"](x)))),
+        "em-apart": masked(by_em(lambda model, x: given_masks(model, x, said["avi"](x), are_apart=True))),
         "em-groups": masked(loudest),
         "em-peaks": masked(by_em(None)),
         "avi": masked(lambda x, scene: said["avi"](x[..., :1])),
-        "auxiva-clustered": lambda scene: (
-            peers.auxiva_clustered(observe(scene), window=0.128, model="gauss", iterations=100).sources
-        ),
-        "auxiva": lambda scene: (
-            peers.auxiva_determined(observe(scene), window=0.256, model="gauss", iterations=50).sources
-        ),
+        "auxiva-clustered": of_peer(peers.auxiva_clustered, window=0.128, model="gauss", iterations=100),
+        "auxiva": of_peer(peers.auxiva_determined, window=0.256, model="gauss", iterations=50),
         "pit": masked(lambda x, scene: said["pit"](x[..., :1])),
         "clustering": masked(lambda x, scene: clustered_masks(networks["clustering"], x[..., :1], len(scene.images))),
         "ideal-binary": masked(ideal(True)),
@@ -175,7 +181,7 @@ def _report(entries: list[dict[str, Any]], systems: list[str]) -> str:
             }
             gain = "{:.1f} [{:.1f}, {:.1f}]".format(*mean_interval(gains)[:3]) if gains else ""
         lines.append(f"| {TITLES[name]} | {' | '.join(cells)} | {gain} |")
-    pairs = [("em-network", "em-peaks"), ("em-network", "em-groups"), ("em-network", "auxiva-clustered")]
+    pairs = [("em-network", "em-peaks"), ("em-apart", "em-peaks"), ("em-apart", "em-groups")]
     for ours, theirs in pairs:
         if ours in systems and theirs in systems:
             lines.append("")
@@ -195,7 +201,7 @@ def _report(entries: list[dict[str, Any]], systems: list[str]) -> str:
 
 def _plot(entries: list[dict[str, Any]], systems: list[str], file: Path) -> None:
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.5), sharey=True, layout="constrained")
-    shown = ("em-network", "em-groups", "em-peaks", "avi")
+    shown = ("em-apart", "em-groups", "em-peaks", "avi")
     for axis, name in zip(axes, (name for name in shown if name in systems), strict=False):
         for genders, color in (("same", "tab:orange"), ("different", "tab:blue")):
             points = [(e["angle"], ratio) for e in entries if e["genders"] == genders for ratio in e[name]]

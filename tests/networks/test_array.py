@@ -9,7 +9,7 @@ import pytest
 from vbss import Amortised, TrainingSettings, train
 from vbss.hermitian import unpack
 from vbss.models import LDACGMM
-from vbss.models.cgmm_start import direction_fit, mean_power
+from vbss.models.cgmm_start import direction_fit, directions_apart, given_masks, mean_power
 from vbss.networks import ArrayNetwork, Localizer, Separator
 
 FREQUENCIES, FRAMES, DIRECTIONS, MICROPHONES, SOURCES = 5, 9, 6, 3, 2
@@ -89,6 +89,29 @@ def test_bins_that_were_not_observed_say_nothing_of_directions(scene):
     other = network(model, mixture.at[:, 3].set(100.0), is_observed)
     for name, value in said.items():
         np.testing.assert_allclose(value, other[name], rtol=1e-9)
+
+
+def test_classes_that_are_alike_are_sent_apart():
+    fit = (
+        jnp.asarray(np.random.default_rng(0).normal(size=(3, 48)))
+        .at[:, 10]
+        .set(9.0)
+        .at[:, 11]
+        .set(8.0)
+        .at[1, 30]
+        .set(7.0)
+    )
+    chosen = np.argmax(directions_apart(fit, jnp.array([1.0, 2.0, 3.0])), -1)
+    assert chosen[2] == 10 and chosen[1] == 30  # the loudest first; the neighbour of its direction is no other source
+    assert chosen[0] not in (9, 10, 11, 29, 30, 31)
+
+
+def test_a_start_from_masks_that_tell_nothing(scene):
+    model, mixture = scene
+    even = jnp.full((FREQUENCIES, FRAMES, SOURCES), 1 / SOURCES)
+    together, apart = (given_masks(model, mixture, even, are_apart=are_apart) for are_apart in (False, True))
+    np.testing.assert_allclose(*together["direction"])
+    assert len(set(np.argmax(apart["direction"], -1).tolist())) == SOURCES
 
 
 def test_half_precision_learns_the_same(scene):

@@ -82,14 +82,23 @@ def given_masks(
     mixture: Complex[Array, "f t m"],
     masks: Float[Array, "f t k"],
     is_observed: Bool[Array, "f t"] | None = None,
+    *,
+    are_apart: bool = False,
 ) -> dict[str, Array]:
     """Masks from elsewhere (a network, an oracle), with directions by the corrected equation (18).
 
     w_k = softmax over d of -sum_f [n_fk log|G_fd| + tr(G_fd^-1 R_fk)], R_fk = sum_t z_ftk x x^H / mean(x^H x / M).
+
+    With `are_apart`, directions are those of `directions_apart`.
     """
     mixture = _observed(mixture, is_observed)
     weights = masks if is_observed is None else jnp.where(is_observed[..., None], masks, 0)
-    direction = jax.nn.softmax(direction_fit(model, mixture, weights, mean_power(mixture, is_observed)), -1)
+    fit = direction_fit(model, mixture, weights, mean_power(mixture, is_observed))
+    if are_apart:
+        power = (mixture.real**2 + mixture.imag**2).sum(-1)
+        direction = directions_apart(fit, jnp.einsum("ft,ftk->k", power, weights))
+    else:
+        direction = jax.nn.softmax(fit, -1)
     return {**_from_directions(model, mixture, direction), "source": masks}
 
 
@@ -115,6 +124,26 @@ def direction_fit(
     precision, log_determinant = inverse_and_log_determinant(model.templates)
     scatters = jnp.einsum("ftp,ftk->fkp", loaded_scatter(mixture, model.loading[:, None]), weights) / power
     return -jnp.einsum("fk,fd->kd", weights.sum(1), log_determinant) - jnp.einsum("fdp,fkp->kd", precision, scatters)
+
+
+def directions_apart(fit: Float[Array, "k d"], energies: Float[Array, " k"]) -> Float[Array, "k d"]:
+    """The best direction of each class, one-hot; of several that are close, the class of most energy has it.
+
+    Where masks hardly tell classes apart, all would be where the loudest source is, and EM would leave them there. The
+    others take the best direction that is left.
+    """
+    num_directions = fit.shape[1]
+    places = jnp.arange(num_directions)
+
+    def take(fit: Array, number: Array) -> tuple[Array, Array]:
+        place = jnp.argmax(fit[number])
+        apart = jnp.abs(places - place)
+        is_near = jnp.minimum(apart, num_directions - apart) * _SEPARATION < num_directions
+        return jnp.where(is_near[None], -jnp.inf, fit), place
+
+    order = jnp.argsort(-energies)
+    _, taken = jax.lax.scan(take, fit, order)
+    return jax.nn.one_hot(taken[jnp.argsort(order)], num_directions, dtype=fit.dtype)
 
 
 def _observed(mixture: Array, is_observed: Array | None) -> Array:

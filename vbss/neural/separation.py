@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
@@ -13,7 +12,7 @@ from vbss.audio import STFT, Recording, apply_masks, resample
 from vbss.audio.array_recording import ArrayRecording
 from vbss.errors import InputError, whole_number
 from vbss.models import LDACGMM
-from vbss.models.cgmm_start import direction_fit, mean_power
+from vbss.models.cgmm_start import direction_fit, directions_apart, mean_power
 from vbss.neural.trained import TrainedSeparator
 from vbss.separation.clock import Clock
 from vbss.separation.results import Separation, shares
@@ -21,7 +20,6 @@ from vbss.separation.whole import separate_recorded
 from vbss.settings import ARRAY_MODELS, Settings
 from vbss.training import spatial_model
 
-_SEPARATION = 24  # directions are at least a 24th of the circle (15 degrees) apart, as those of the model's own start
 _FAINT = 1e-3  # of the energy of all sources: 30 dB below
 
 
@@ -173,29 +171,13 @@ def _separated(
 def _directions(
     trained: TrainedSeparator, model: LDACGMM, samples: Float[Array, "microphones samples"], reference: int
 ) -> tuple[Float[Array, "classes directions"], Float[Array, " classes"]]:
-    """Where each class is, by the corrected equation (18), and its energy at the reference.
-
-    Classes that the network hardly tells apart would all be where the loudest source is, and stay there: those of less
-    energy take the best direction that is left.
-    """
+    """Where each class is, by the corrected equation (18), and its energy at the reference."""
     mixture = jnp.moveaxis(trained.stft.forward(samples), (0, 1, 2), (2, 1, 0))
     masks = trained.network(mixture[..., reference, None])["source"]
     fit = direction_fit(model, mixture, masks, mean_power(mixture))
     power = mixture[..., reference].real ** 2 + mixture[..., reference].imag ** 2
     energies = jnp.einsum("ft,ftk->k", power, masks)
-    num_directions = fit.shape[1]
-    places = jnp.arange(num_directions)
-
-    def take(fit: Array, number: Array) -> tuple[Array, Array]:
-        place = jnp.argmax(fit[number])
-        apart = jnp.abs(places - place)
-        is_near = jnp.minimum(apart, num_directions - apart) * _SEPARATION < num_directions
-        return jnp.where(is_near[None], -jnp.inf, fit), place
-
-    order = jnp.argsort(-energies)
-    _, taken = jax.lax.scan(take, fit, order)
-    found = jnp.zeros(len(order), taken.dtype).at[order].set(taken)
-    return jax.nn.one_hot(found, num_directions, dtype=fit.dtype), energies
+    return directions_apart(fit, energies), energies
 
 
 def _as_recorded(
