@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vbss.cli.arguments import Parser, add_quiet, add_seed, at_least, in_options
+from vbss.cli.inference import InferenceFailed
 from vbss.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def _run(arguments: argparse.Namespace) -> None:
         raise in_options(error, _OPTIONS) from error
     if trained.training.status.name == "interrupted":
         raise KeyboardInterrupt
+    if trained.training.status.name == "nonfinite":
+        raise InferenceFailed("the bound became infinite or nan; a smaller --learning-rate may help.")
 
     from vbss.plots import plot_training
     from vbss.storage import save
@@ -103,7 +106,8 @@ def _run(arguments: argparse.Namespace) -> None:
     plot_training(trained.training).savefig(out / "training.png")
     if not arguments.quiet:
         training = trained.training
-        print(f"{out / 'network.vbss'}: {training.epoch} epochs, {training.status.explanation}")
+        why = "the validation bound rose no more" if training.status.name == "converged" else "as many as --epochs says"
+        print(f"{out / 'network.vbss'}: {training.epoch} epochs, {why}; best validation bound {training.best:.6g} nats")
 
 
 def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
@@ -151,6 +155,8 @@ def _simulated(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from vbss.scenes import Condition, SpeechCorpus
     from vbss.training import SimulatedMixtures
 
+    if not _PARTS * arguments.seconds >= 1:
+        raise InputError(f"seconds must be at least {1 / _PARTS} with --data, got {arguments.seconds}.")
     condition = Condition(
         num_sources=arguments.num_sources,
         sample_rate=arguments.sample_rate,
