@@ -92,18 +92,21 @@ def test_bins_that_were_not_observed_say_nothing_of_directions(scene):
 
 
 def test_classes_that_are_alike_are_sent_apart():
-    fit = (
-        jnp.asarray(np.random.default_rng(0).normal(size=(3, 48)))
-        .at[:, 10]
-        .set(9.0)
-        .at[:, 11]
-        .set(8.0)
-        .at[1, 30]
-        .set(7.0)
-    )
-    chosen = np.argmax(directions_apart(fit, jnp.array([1.0, 2.0, 3.0])), -1)
-    assert chosen[2] == 10 and chosen[1] == 30  # the loudest first; the neighbour of its direction is no other source
-    assert chosen[0] not in (9, 10, 11, 29, 30, 31)
+    angles = 2 * np.pi * np.arange(48) / 48
+
+    def model(positions):
+        delays = positions @ np.stack([np.cos(angles), np.sin(angles)])
+        waves = np.exp(1j * np.linspace(0.5, 3.0, 8)[:, None, None] * delays.T[None])
+        return LDACGMM.init(jnp.asarray(waves), 3)
+
+    fit = np.random.default_rng(0).normal(size=(3, 48))
+    fit[:, 10], fit[:, 11], fit[:, 38], fit[1, 30] = 9.0, 8.0, 8.5, 7.0
+    energies, line = jnp.array([1.0, 2.0, 3.0]), np.arange(4.0)[:, None] * np.array([[1.0, 0.0]])
+    circle = np.stack([np.cos(angles[::12]), np.sin(angles[::12])], 1)
+    chosen = np.argmax(directions_apart(model(circle), jnp.asarray(fit), energies), -1)
+    assert chosen.tolist()[1:] == [38, 10]  # the loudest first; the neighbour of its direction is no other source
+    chosen = np.argmax(directions_apart(model(line), jnp.asarray(fit), energies), -1)
+    assert chosen.tolist()[1:] == [30, 10]  # a line cannot tell 38 from 10
 
 
 def test_a_start_from_masks_that_tell_nothing(scene):

@@ -1,5 +1,8 @@
 """Separation by a network: sounds that add up to the mixture, at its rate and level, and errors with their reason."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +33,9 @@ def test_it_can_be_stored(training, recording, tmp_path):
     vbss.save(tmp_path / "network.vbss", training.separator)
     found = vbss.separate_neural(recording, vbss.load(tmp_path / "network.vbss"))
     np.testing.assert_array_equal(found.sources, vbss.separate_neural(recording, training.separator).sources)
+    # Also where nothing but this was done before.
+    program = f"import vbss; print(vbss.load({str(tmp_path / 'network.vbss')!r}).num_classes)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "2\n"
 
 
 def test_sources_add_up_to_the_mixture_and_come_by_their_energy(training, recording):

@@ -21,7 +21,7 @@ def add_network(parser: Parser) -> None:
     group.add_argument(
         "--network", type=Path, metavar="FILE",
         help="by vbss train: it separates a recording of one microphone; with --array, it says where the model of all "
-        "microphones starts",
+        "microphones starts. For recordings of one block",
     )  # fmt: skip
 
 
@@ -61,6 +61,8 @@ def run_single(arguments: argparse.Namespace) -> None:
     check_output_folder(arguments.out, **{"MIX": arguments.mix, "--network": arguments.network})
     trained, num_sources = trained_separator(arguments), chosen_sources(arguments)
     recording = read_recording(*arguments.mix)
+    if recording.samples.shape[1] > arguments.block * recording.sample_rate:
+        raise InputError(f"--network is for recordings of one block; --block is {arguments.block} s.")
 
     from vbss.neural import separate_neural
     from vbss.plots import plot_neural_separation

@@ -25,6 +25,7 @@ _OPTIONS = {
     "folder:": "--out:",
 }
 _PARTS = 2  # of a simulated scene: drawing rooms takes longer than hearing them twice as long
+_SCENES = "scenes"  # the folder of simulated ones, kept for the next epoch
 _HELD_OUT = 10  # every tenth speaker, where no split says who
 
 
@@ -35,8 +36,9 @@ def add(commands: Any) -> None:
         help="train a network that separates, on mixtures alone",
         description="Train a network that separates sources heard by one microphone. It learns from mixtures recorded "
         "by an array, without any source alone: where sounds come from tells it which bins belong together.",
-        epilog="Writes DIR/network.vbss, metrics.jsonl and training.png. The same command, stopped, goes on where it "
-        "was, and with more --epochs, too. Then vbss separate MIX --network DIR/network.vbss --sources K --out RESULT.",
+        epilog="Writes DIR/network.vbss, metrics.jsonl, training.png, checkpoint.vbss and, of --data, scenes, which "
+        "may be deleted. The same command, stopped, goes on where it was, and with more --epochs, too. Then vbss "
+        "separate MIX --network DIR/network.vbss --sources K --out RESULT.",
     )
     parser.add_argument("--model", choices=("cgmm",), default="cgmm", help="whose bound is raised (%(default)s)")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -88,7 +90,9 @@ def _run(arguments: argparse.Namespace) -> None:
     from vbss.training.checkpoint import CHECKPOINT
 
     out: Path = arguments.out
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CHECKPOINT).exists())):
+    if out.exists() and (
+        not out.is_dir() or (any(path.name != _SCENES for path in out.iterdir()) and not (out / CHECKPOINT).exists())
+    ):
         raise InputError(f"--out {str(out)!r} is no folder of an earlier training: name another.")
     try:
         trained = _trained(arguments)
@@ -97,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if trained.training.status.name == "interrupted":
         raise KeyboardInterrupt
     if trained.training.status.name == "nonfinite":
-        raise InferenceFailed("the bound became infinite or nan; a smaller --learning-rate may help.")
+        raise InferenceFailed("the bound became infinite or nan; another --out and a smaller --learning-rate may help.")
 
     from vbss.plots import plot_training
     from vbss.storage import save
@@ -167,7 +171,7 @@ def _simulated(arguments: argparse.Namespace) -> tuple[Any, Any]:
         heard, kept = (SpeechCorpus.read(arguments.data, split=split) for split in ("train", "dev"))
     else:
         heard, kept = SpeechCorpus.read(arguments.data).held_out(_HELD_OUT, at_least=arguments.num_sources)
-    cache, seed = arguments.out / "scenes", arguments.seed
+    cache, seed = arguments.out / _SCENES, arguments.seed
     few = max(1, arguments.scenes // _HELD_OUT)
     return (
         SimulatedMixtures(heard, condition, arguments.scenes, parts=_PARTS, seed=seed, cache=cache),

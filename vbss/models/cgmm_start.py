@@ -96,7 +96,7 @@ def given_masks(
     fit = direction_fit(model, mixture, weights, mean_power(mixture, is_observed))
     if are_apart:
         power = (mixture.real**2 + mixture.imag**2).sum(-1)
-        direction = directions_apart(fit, jnp.einsum("ft,ftk->k", power, weights))
+        direction = directions_apart(model, fit, jnp.einsum("ft,ftk->k", power, weights))
     else:
         direction = jax.nn.softmax(fit, -1)
     return {**_from_directions(model, mixture, direction), "source": masks}
@@ -126,20 +126,19 @@ def direction_fit(
     return -jnp.einsum("fk,fd->kd", weights.sum(1), log_determinant) - jnp.einsum("fdp,fkp->kd", precision, scatters)
 
 
-def directions_apart(fit: Float[Array, "k d"], energies: Float[Array, " k"]) -> Float[Array, "k d"]:
+def directions_apart(model: Any, fit: Float[Array, "k d"], energies: Float[Array, " k"]) -> Float[Array, "k d"]:
     """The best direction of each class, one-hot; of several that are close, the class of most energy has it.
 
-    Where masks hardly tell classes apart, all would be where the loudest source is, and EM would leave them there. The
-    others take the best direction that is left.
+    Close are neighbours, and those of a direction like it: its mirror image, of a linear array. Where masks hardly tell
+    classes apart, all would be where the loudest source is, and EM would leave them there. The others take the best
+    direction that is left.
     """
-    num_directions = fit.shape[1]
-    places = jnp.arange(num_directions)
+    num_directions, penalties = fit.shape[1], _penalties(model.templates)
+    unlikely = 2 * (fit.max() - fit.min()) + 1  # no direction is worse, but those that were taken twice
 
     def take(fit: Array, number: Array) -> tuple[Array, Array]:
         place = jnp.argmax(fit[number])
-        apart = jnp.abs(places - place)
-        is_near = jnp.minimum(apart, num_directions - apart) * _SEPARATION < num_directions
-        return jnp.where(is_near[None], -jnp.inf, fit), place
+        return fit - unlikely * penalties[place][None], place
 
     order = jnp.argsort(-energies)
     _, taken = jax.lax.scan(take, fit, order)

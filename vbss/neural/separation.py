@@ -70,8 +70,8 @@ def separate_neural(
     num_sources = whole_number("num_sources", wanted, 1, trained.num_classes)
     if len(recording.samples) != 1:
         raise InputError(
-            f"recording must have one channel, got {len(recording.samples)}; with microphone_positions, `separate` "
-            "takes a network as its start."
+            f"recording must have one channel, got {len(recording.samples)}; of several microphones "
+            "whose positions are known, `vbss.separate_from_network` takes it (on the command line: --array)."
         )
     clock = Clock({})
     level = np.abs(recording.samples).max()  # masks do not depend on it, but the range of float32 does
@@ -177,7 +177,7 @@ def _directions(
     fit = direction_fit(model, mixture, masks, mean_power(mixture))
     power = mixture[..., reference].real ** 2 + mixture[..., reference].imag ** 2
     energies = jnp.einsum("ft,ftk->k", power, masks)
-    return directions_apart(fit, energies), energies
+    return directions_apart(model, fit, energies), energies
 
 
 def _as_recorded(

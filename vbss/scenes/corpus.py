@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vbss.audio.sound_files import SOUND_SUFFIXES
-from vbss.errors import InputError, one_of
+from vbss.errors import InputError, one_of, whole_number
 
 _FEWEST_SPEAKERS = 2
 
@@ -72,6 +72,7 @@ class SpeechCorpus:
         Raises:
             InputError: if there are not twice as many speakers.
         """
+        every = whole_number("every", every, 2)
         if len(self.files) < 2 * at_least:
             raise InputError(
                 f"the folder of speech {str(self.folder)!r} holds {len(self.files)} speakers; to hold out {at_least}, "

@@ -16,7 +16,15 @@ HEADER = "header.json"
 # The packages whose classes a file may name, and what is imported to know them. Only vbss's own may be any class; of
 # the others only NamedTuples, the states of optimisers and samplers, and the constraints of kinds.
 _PACKAGES = {
-    "vbss": ("vbss.models", "vbss.inference", "vbss.separation", "vbss.binaural", "vbss.networks", "vbss.training"),
+    "vbss": (
+        "vbss.models",
+        "vbss.inference",
+        "vbss.separation",
+        "vbss.binaural",
+        "vbss.networks",
+        "vbss.neural",
+        "vbss.training",
+    ),
     "optax": ("optax",),
     "numpyro": ("numpyro.infer",),
 }

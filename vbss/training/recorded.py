@@ -10,7 +10,7 @@ from jaxtyping import Complex, Float
 
 from vbss.audio import STFT, Recording, resample
 from vbss.audio.sound_files import SOUND_SUFFIXES, SoundFiles
-from vbss.errors import InputError, positive
+from vbss.errors import InputError, positive, whole_number
 from vbss.scenes.corpus import read_table
 from vbss.training.simulated import spectrogram
 
@@ -91,10 +91,18 @@ class RecordedMixtures:
         if source.is_dir():
             if split is not None:
                 raise InputError(f"split {split!r} needs a manifest with that column, {str(source)!r} is a folder.")
-            files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES)
+            files = sorted(
+                path
+                for path in source.rglob("*")
+                if path.suffix.lower() in SOUND_SUFFIXES
+                and path.is_file()
+                and not any(part.startswith(".") for part in path.relative_to(source).parts)
+            )
             if not files:
                 raise InputError(f"the folder {str(source)!r} holds no sound files.")
             return cls(files, seconds=seconds, stft=stft)
+        if not source.is_file():
+            raise InputError(f"there is no folder or table {str(source)!r}.")
         rows = read_table(source, () if split is None else ("split",))
         column = next((name for name in ("file", "mixture_path") if rows and name in rows[0]), None)
         if column is None:
@@ -110,6 +118,7 @@ class RecordedMixtures:
         Raises:
             InputError: if it has a single file.
         """
+        every = whole_number("every", every, 2)
         files = list(dict.fromkeys(stretch.file for stretch in self.stretches))
         if len(files) < 2:
             raise InputError("files must be at least two, as one is held out.")
