@@ -4,22 +4,18 @@ import json
 
 import numpy as np
 import pytest
+from four_speakers import write_speakers
 
 from vbss.audio import read_recording, write_recording
 from vbss.cli import main
-from vbss.scenes import HIGH_VOICE, LOW_VOICE, speech_like
+from vbss.scenes import HIGH_VOICE, speech_like
 
 SMALL = ["--scenes", "2", "--seconds", "0.5", "--hidden-size", "4", "--layers", "1", "--batch-size", "2"]
 
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("speech")
-    for number, voice in enumerate((LOW_VOICE, HIGH_VOICE, LOW_VOICE, HIGH_VOICE)):
-        (folder / f"speaker{number}").mkdir()
-        sound = speech_like(voice, 3.0, 8000, seed=number).astype(np.float32)
-        write_recording(folder / f"speaker{number}" / "speech.wav", sound, 8000)
-    return folder
+    return write_speakers(tmp_path_factory.mktemp("speech"))
 
 
 @pytest.fixture(scope="module")

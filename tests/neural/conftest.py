@@ -1,11 +1,11 @@
 """A network that was hardly trained, on two voices in small rooms, and what it heard."""
 
-import numpy as np
 import pytest
+from four_speakers import write_speakers
 
 from vbss import TrainingSettings, train_separator
-from vbss.audio import STFT, read_microphone_positions, write_recording
-from vbss.scenes import HIGH_VOICE, LOW_VOICE, Condition, SpeechCorpus, speech_like
+from vbss.audio import STFT, read_microphone_positions
+from vbss.scenes import Condition, SpeechCorpus
 from vbss.training import SimulatedMixtures
 
 CONDITION = Condition(seconds=1.0)
@@ -14,12 +14,7 @@ TRANSFORM = STFT.init(8000, 0.032, 0.016)
 
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("speech")
-    for number, voice in enumerate((LOW_VOICE, HIGH_VOICE, LOW_VOICE, HIGH_VOICE)):
-        (folder / f"speaker{number}").mkdir()
-        sound = speech_like(voice, 3.0, 8000, seed=number).astype(np.float32)
-        write_recording(folder / f"speaker{number}" / "speech.wav", sound, 8000)
-    return folder
+    return write_speakers(tmp_path_factory.mktemp("speech"))
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
     0: done. 1: inference failed or memory ran out, or some of many recordings failed. 2: the input is wrong. 130:
     interrupted. 141: nobody read what was printed. In all other cases but 0, one line on stderr says why, and nothing
-    was written but what was finished of many recordings.
+    was written but what was finished of many recordings, and the checkpoint from which a training goes on.
     """
     try:
         arguments = _parser().parse_args(argv)

@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         "--data", type=Path, metavar="SPEECH_FOLDER",
         help="folder with a folder of sound files for each speaker, or with manifest.csv (file, speaker), from which "
         "mixtures in rooms are simulated; the speakers of dev in its splits.csv (speaker, split) are kept for "
-        "validation and those of train are heard, else every tenth is kept",
+        "validation and those of train are heard, else a tenth of all, at least K, is kept",
     )  # fmt: skip
     source.add_argument(
         "--recordings", type=Path, metavar="PATH",
