@@ -77,6 +77,8 @@ def test_what_cannot_be_read_is_named(folder):
         RecordedMixtures([folder / "short.wav"], **OPTIONS)
     with pytest.raises(InputError, match="empty"):
         RecordedMixtures([], **OPTIONS)
+    with pytest.raises(InputError, match=r"a\.wav.*no table"):
+        RecordedMixtures.read(folder / "a.wav", **OPTIONS)
     with pytest.raises(InputError, match="no sound files"):
         (folder / "none").mkdir()
         RecordedMixtures.read(folder / "none", **OPTIONS)

@@ -102,12 +102,15 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """
     if not path.is_file():
         raise InputError(f"there is no table {str(path)!r} with the columns {', '.join(columns)}.")
-    with open(path, newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines)
-        missing = [column for column in columns if column not in (rows.fieldnames or ())]
-        if missing:
-            raise InputError(f"{str(path)!r} has no column {missing[0]!r}; it must have {', '.join(columns)}.")
-        table = list(rows)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines)
+            missing = [column for column in columns if column not in (rows.fieldnames or ())]
+            if missing:
+                raise InputError(f"{str(path)!r} has no column {missing[0]!r}; it must have {', '.join(columns)}.")
+            table = list(rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{str(path)!r} is no table of comma-separated values ({error}).") from error
     for number, row in enumerate(table, 2):
         if None in row.values():
             raise InputError(f"{str(path)!r}, line {number}: fewer fields than the first line names.")
