@@ -185,7 +185,7 @@ REFUSED = {
     "a result inside another": (inside_another, (), "has the name 'a/b', which lies inside that of"),
     "a table without the column": (lines(b"path\na.wav\n"), (), "has no column 'file'"),
     "a table without lines": (lines(b"file\n"), (), "names no recordings"),
-    "a table that is none": (lines(b"\xff\xfe\x00"), (), "cannot be read as a table"),
+    "a table that is none": (lines(b"\xff\xfe\x00"), (), "is no table of comma-separated values"),
     "a missing file": (lines(b"file\nb.wav\n"), (), "names the file 'b.wav', which is not there"),
     "a number of sources that is none": (lines(b"file,sources\na.wav,few\n"), (), "sources of 'a.wav' must be a whole"),
     "a name outside": (lines(b"file,name\na.wav,../a\n"), (), "cannot be in a folder called '../a'"),

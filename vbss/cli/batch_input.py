@@ -60,10 +60,7 @@ def listed(path: Path, num_sources: int | str) -> list[Entry]:
 def _of_table(path: Path, num_sources: int | str) -> list[Entry]:
     from vbss.scenes.corpus import read_table
 
-    try:
-        rows = read_table(path, ("file",))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{str(path)!r} cannot be read as a table ({error}).") from error
+    rows = read_table(path, ("file",))
     if not rows:
         raise InputError(f"{str(path)!r} names no recordings.")
     entries = []
