@@ -1,6 +1,7 @@
 """Train the separators that neural_separation.py compares, on simulated mixtures of a corpus of speech.
 
     python benchmarks/neural_training.py CORPUS --out DIR [--objective mixtures] [--scenes 2000] [--epochs 1 2 4 8]
+        [--classes 2]
 
 CORPUS is a folder of speech with splits.csv (speaker, split); the speakers of the split `train` are heard in training,
 those of `dev` decide when the learning rate falls. Objectives: `mixtures` (`vbss.training.SpatialBound`, from mixtures
@@ -44,15 +45,18 @@ def main() -> None:
     parser.add_argument("--speakers", type=int, help="heard in training; by default all")
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--hidden-size", type=int, default=192)
+    parser.add_argument("--classes", type=int, default=2, help="of the network; beyond 2 of mixtures alone")
     arguments = parser.parse_args()
     training, validation = corpora(
         arguments.corpus, arguments.objective, arguments.scenes, arguments.out / "scenes", arguments.speakers
     )
-    num_classes = EMBEDDING_SIZE if arguments.objective == "clustering" else 2
+    if arguments.classes != 2 and arguments.objective != "mixtures":
+        parser.error("--classes is for the objective mixtures")
+    num_classes = EMBEDDING_SIZE if arguments.objective == "clustering" else arguments.classes
     separator = Separator(
         len(training.stft.frequencies), num_classes, hidden_size=arguments.hidden_size, key=jax.random.key(0)
     )
-    model, folder = training.model(), arguments.out / arguments.objective
+    model, folder = training.model(arguments.classes), arguments.out / arguments.objective
     if arguments.objective == "mixtures":
         amortised = SpatialBound(ArrayNetwork(separator))
     else:

@@ -52,6 +52,16 @@ def test_plane_waves_are_counted_and_located(model, whitening, num_sources):
     assert np.all(np.diff(counted.evidence) <= 0)
 
 
+@pytest.mark.parametrize("num_sources", [1, 2])
+def test_classes_that_start_where_they_are_told_are_counted(model, whitening, num_sources):
+    places = [30, *PLACES[:num_sources], 8]  # of a network that tells more apart than there are
+    start = jnp.eye(NUM_DIRECTIONS)[jnp.array(places)]
+    counted = count_sources(model, (bins(whitening, num_sources), None), start_directions=start)
+    assert counted.num_sources == num_sources and len(counted.probabilities) == len(places)
+    assert sorted(counted.classes[:num_sources]) == list(range(1, 1 + num_sources))
+    assert counted.directions[:num_sources].tolist() == [places[number] for number in counted.classes[:num_sources]]
+
+
 def test_bins_that_were_not_observed_say_nothing(model, whitening):
     mixture = bins(whitening, 2)
     is_observed = jnp.ones(mixture.shape[:2], bool).at[:, -10:].set(False)
@@ -76,5 +86,7 @@ def test_bad_input_is_refused_by_name(model, whitening):
     for max_sources in (0, NUM_DIRECTIONS + 1):
         with pytest.raises(InputError, match="max_sources must be a whole number, from 1 to 36"):
             count_sources(model, (mixture, None), max_sources=max_sources)
+    with pytest.raises(InputError, match="start_directions must be of the model's 36 directions, got 35"):
+        count_sources(model, (mixture, None), start_directions=jnp.eye(35)[:2])
     with pytest.raises(ValueError, match="silent"):
         count_sources(model, (0 * mixture, None))

@@ -35,6 +35,7 @@ class Counted:
         evidence: nats, of the classes from the strongest to the weakest: how much better a class explains its bins than
             diffuse sound does, for each of all observed bins and each microphone but one; nan where inference failed.
         directions: the most probable azimuth of each of these classes, as an index of the model's candidates.
+        classes: their numbers, from 0, in the order of the directions that were given, or of the peaks.
         solution: of the mixture model's inference, with its status.
     """
 
@@ -42,6 +43,7 @@ class Counted:
     probabilities: Float[np.ndarray, " numbers"]
     evidence: Float[np.ndarray, " classes"]
     directions: Int[np.ndarray, " classes"]
+    classes: Int[np.ndarray, " classes"]
     solution: Solution
 
 
@@ -50,6 +52,7 @@ def count_sources(
     data: tuple[Complex[Array, "frequencies frames microphones"], Bool[Array, "frequencies frames"] | None],
     *,
     max_sources: int = MAX_SOURCES,
+    start_directions: Float[Array, "classes directions"] | None = None,
 ) -> Counted:
     """Count the sources of a recording of a microphone array.
 
@@ -71,15 +74,25 @@ def count_sources(
         data: what it takes: bins whitened by a diffuse sound field (`vbss.audio.diffuse_whitening`), and optionally
             which were observed.
         max_sources: the largest number that can be found.
+        start_directions: probabilities of the model's directions, from which the classes start in place of peaks: those
+            of a network's classes, for one. No more sources can be found than there are classes.
 
     Raises:
         InputError: if the model is of another class, `max_sources` is not from 1 to the number of the model's
-            directions, or the data do not fit the model.
+            directions, the start is of other directions, or the data do not fit the model.
     """
     if not isinstance(model, LDACGMM):
         raise InputError(f"model must be a vbss.models.LDACGMM, got {type(model).__name__}")
     num_directions = model.templates.shape[1]
     max_sources = whole_number("max_sources", max_sources, 1, num_directions)
+    num_classes = min(max_sources + _SPARE_CLASSES, num_directions)
+    if start_directions is not None:
+        if start_directions.shape[1] != num_directions:
+            raise InputError(
+                f"start_directions must be of the model's {num_directions} directions, got {start_directions.shape[1]}."
+            )
+        num_classes = len(start_directions)
+        max_sources = min(max_sources, num_classes)
     mixture, is_observed = data
     model.validate(mixture, is_observed)
     is_sound = jnp.any(mixture != 0, -1)
@@ -91,18 +104,19 @@ def count_sources(
         model,
         templates=model.templates[::every],
         loading=jnp.maximum(model.loading[::every], _LOADING),
-        num_sources=min(max_sources + _SPARE_CLASSES, num_directions),
+        num_sources=num_classes,
         has_noise=False,
     )
     bins = (mixture[::every, ::hop], is_sound[::every, ::hop])
-    solution = fit(thin, bins, EM(), max_steps=_STEPS)
+    start = None if start_directions is None else thin.given_directions(bins[0], start_directions, bins[1])
+    solution = fit(thin, bins, EM(), start=start, max_steps=_STEPS)
     assert isinstance(solution.posterior, Posterior)
     evidence, directions = (np.asarray(values) for values in _evidence(thin, solution.posterior, *bins))
     order = np.argsort(-evidence, kind="stable")
     evidence, directions = evidence[order], directions[order]
     probabilities = _number_probabilities(evidence, max_sources)
     num_sources = 1 if np.isnan(probabilities).any() else 1 + int(np.argmax(probabilities))
-    return Counted(num_sources, probabilities, evidence, directions, solution)
+    return Counted(num_sources, probabilities, evidence, directions, order, solution)
 
 
 @eqx.filter_jit

@@ -1,13 +1,17 @@
 """`vbss train` and `vbss separate --network`: from a folder of speech to a separated file, and errors in one line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 from four_speakers import write_speakers
 
-from vbss.audio import read_recording, write_recording
+from vbss import Status, load
+from vbss.audio import STFT, read_recording, write_recording
 from vbss.cli import main
+from vbss.neural import NeuralTraining, TrainedSeparator
 from vbss.scenes import HIGH_VOICE, speech_like
 
 SMALL = ["--scenes", "2", "--seconds", "0.5", "--hidden-size", "4", "--layers", "1", "--batch-size", "2"]
@@ -45,6 +49,7 @@ def test_the_network_separates_one_microphone(trained, tmp_path, capsys):
     capsys.readouterr()
     for more, message in (
         (["--model", "cgmm"], "--model"),
+        (["--window", "0.064"], "--window"),
         (["--all-channels"], "--all-channels"),
         (["--calibration", "x"], "--network"),
     ):
@@ -82,6 +87,34 @@ def test_another_folder_is_not_touched(speech, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert main(["train", "--data", str(speech), "--out", str(tmp_path), *SMALL]) == 2
     assert "--out" in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_left_out_is_told_unless_quiet(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        samples = 0.1 * rng.standard_normal((8000, 4)).astype(np.float32)
+        samples[100] = np.nan if name == "a" else 0
+        soundfile.write(tmp_path / f"{name}.wav", samples, 8000, subtype="FLOAT")
+    (tmp_path / "list.csv").write_text("file,split\na.wav,train\nb.wav,dev\n")
+    arguments = ["train", "--recordings", str(tmp_path / "list.csv"), "--epochs", "1", *SMALL]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("vbss: warning: ") and "a.wav from 0 s holds infinite or nan" in told
+    assert told.count("\n") == 1
+    assert main([*arguments, "--out", str(tmp_path / "quiet"), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_best_network_outlives_a_training_that_fails(speech, trained, tmp_path, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        training = load(trained / "checkpoint.vbss")
+        separator = TrainedSeparator(training.amortised.network.separator, STFT.init(8000))
+        return NeuralTraining(separator, replace(training, status=Status.nonfinite))
+
+    monkeypatch.setattr("vbss.neural.train_separator", fail)
+    assert main(["train", "--data", str(speech), "--out", str(tmp_path), *SMALL]) == 1
+    assert f"{tmp_path / 'network.vbss'} is the best until then" in capsys.readouterr().err
+    assert load(tmp_path / "network.vbss").num_classes == 2
 
 
 def test_recordings_train_too(tmp_path, capsys):

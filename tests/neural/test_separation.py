@@ -81,6 +81,12 @@ def test_a_model_of_all_microphones_starts_where_the_network_says(training, mixt
     options = {"model": "cgmm", "window": 0.064, "hop": 0.032, "num_directions": 24, "max_steps": 3}
     found = vbss.separate_from_network(whole, scene.microphone_positions, training.separator, **options)
     assert found.sources.shape == (2, RATE) and found.directions is not None and np.isfinite(found.directions).all()
+    assert found.number_probabilities is None
+    counted = vbss.separate_from_network(whole, scene.microphone_positions, training.separator, "auto", **options)
+    assert counted.number_probabilities.shape == (2,) and counted.number_probabilities.sum() == pytest.approx(1)
+    assert len(counted.sources) == 1 + np.argmax(counted.number_probabilities)
+    with pytest.raises(InputError, match="num_sources"):
+        vbss.separate_from_network(whole, scene.microphone_positions, training.separator, "few", **options)
     with pytest.raises(InputError, match="directions"):
         vbss.separate_from_network(whole, scene.microphone_positions, training.separator, model="cacgmm")
 

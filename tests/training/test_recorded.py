@@ -36,6 +36,15 @@ def test_items_are_the_stretches_of_all_files(folder):
         corpus[3]
 
 
+def test_other_files_have_another_fingerprint(folder):
+    corpus = RecordedMixtures.read(folder, **OPTIONS)
+    assert corpus.fingerprint == RecordedMixtures.read(folder, **OPTIONS).fingerprint
+    others = {RecordedMixtures.read(folder, seconds=0.4, stft=TRANSFORM).fingerprint, corpus.held_out(2)[0].fingerprint}
+    (folder / "a.wav").rename(folder / "c.wav")
+    others.add(RecordedMixtures.read(folder, **OPTIONS).fingerprint)
+    assert len(others | {corpus.fingerprint}) == 4
+
+
 def test_a_manifest_names_files_and_splits(folder):
     (folder / "list.csv").write_text("file,split\na.wav,train\nb.flac,dev\n")
     assert len(RecordedMixtures.read(folder / "list.csv", **OPTIONS)) == 3

@@ -196,6 +196,10 @@ def test_a_batch_of_broken_items_alone_is_passed_over(parts, corpus):
     assert training.history[0]["skipped"] == 1 and np.isfinite(training.history[0]["validation_bound"])
 
 
+class Named(list):
+    fingerprint = "what it is"
+
+
 def test_a_checkpoint_knows_what_must_not_change(parts, corpus, tmp_path):
     train(*parts, corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path)
     for change in ({"batch_size": 2}, {"seed": 1}):
@@ -206,6 +210,8 @@ def test_a_checkpoint_knows_what_must_not_change(parts, corpus, tmp_path):
     other = eqx.tree_at(lambda model: model.anchor, parts[0], parts[0].anchor + 1)
     with pytest.raises(InputError, match="no training of this model"):
         train(other, parts[1], corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path)
+    with pytest.raises(InputError, match="other data"):
+        train(*parts, Named(corpus[:4]), corpus[4:8], SETTINGS, folder=tmp_path)
     slower = TrainingSettings(batch_size=4, max_epochs=4, learning_rate=0.001)
     assert train(*parts, corpus[:4], corpus[4:8], slower, folder=tmp_path).history[-1]["learning_rate"] <= 0.001
 

@@ -208,3 +208,11 @@ def add_settings(parser: Parser) -> None:
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was chosen of `vbss.Settings`."""
     return {name: getattr(arguments, name) for name in _SETTINGS}
+
+
+def changed_settings(arguments: argparse.Namespace) -> list[str]:
+    """The options of `add_settings` that are not at their defaults, as they are called on the command line."""
+    parser = Parser()
+    add_settings(parser)
+    defaults = parser.parse_args([])
+    return [OPTIONS[name] for name in _SETTINGS if getattr(arguments, name) != getattr(defaults, name)]

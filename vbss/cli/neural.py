@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vbss.cli.arguments import OPTIONS, Parser, in_options
+from vbss.cli.arguments import OPTIONS, Parser, changed_settings, in_options
 from vbss.cli.reports import load_matplotlib, print_warnings, write_report
 from vbss.errors import InputError
 from vbss.output import check_output_folder, new_output_folder
@@ -43,23 +43,18 @@ def trained_separator(arguments: argparse.Namespace) -> "TrainedSeparator":
     return trained
 
 
-def chosen_sources(arguments: argparse.Namespace) -> int:
-    """The number of sources, which a network does not count."""
-    if arguments.num_sources == "auto":
-        raise InputError("--sources must be a whole number with --network.")
-    return arguments.num_sources
-
-
 def run_single(arguments: argparse.Namespace) -> None:
     """`vbss separate` of one microphone."""
     from vbss.audio import read_recording, write_recording
 
     if arguments.all_channels or arguments.reference_microphone:
         raise InputError("--network without --array is for one microphone: leave out --all-channels and --reference.")
-    if arguments.model is not None:
-        raise InputError("--model is for recordings of several microphones: leave it out, or give --array.")
+    if names := changed_settings(arguments):
+        raise InputError(f"{names[0]} is for recordings of several microphones: leave it out, or give --array.")
     check_output_folder(arguments.out, **{"MIX": arguments.mix, "--network": arguments.network})
-    trained, num_sources = trained_separator(arguments), chosen_sources(arguments)
+    if arguments.num_sources == "auto":
+        raise InputError("--sources must be a number with --network: counting needs several microphones (--array).")
+    trained = trained_separator(arguments)
     recording = read_recording(*arguments.mix)
     if recording.samples.shape[1] > arguments.block * recording.sample_rate:
         raise InputError(f"--network is for recordings of one block; --block is {arguments.block} s.")
@@ -69,7 +64,7 @@ def run_single(arguments: argparse.Namespace) -> None:
 
     load_matplotlib()
     try:
-        separation = separate_neural(recording, trained, num_sources)
+        separation = separate_neural(recording, trained, arguments.num_sources)
     except InputError as error:
         raise in_options(error, OPTIONS) from error
     print_warnings(separation, arguments.quiet)

@@ -19,7 +19,7 @@ from vbss.cli.arguments import (
 )
 from vbss.cli.binaural import add_binaural, is_binaural, run_separate
 from vbss.cli.inference import infer
-from vbss.cli.neural import add_network, chosen_sources, run_single, trained_separator
+from vbss.cli.neural import add_network, run_single, trained_separator
 from vbss.cli.reports import (
     load_matplotlib,
     long_report,
@@ -108,7 +108,7 @@ def _from_network(arguments: argparse.Namespace, recording: Any, positions: Any,
     if arguments.all_channels:
         raise InputError("--all-channels is not for a start by --network: leave one of them out.")
     trained = trained_separator(arguments)
-    return partial(separate_from_network, recording, positions, trained, chosen_sources(arguments), **options)
+    return partial(separate_from_network, recording, positions, trained, arguments.num_sources, **options)
 
 
 def _run_long(arguments: argparse.Namespace, positions: Any, sound: "SoundFiles") -> None:

@@ -1,7 +1,9 @@
 """`vbss train`: speech or recordings in, a network that separates out."""
 
 import argparse
+import math
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,18 +102,23 @@ def _run(arguments: argparse.Namespace) -> None:
         raise in_options(error, _OPTIONS) from error
     if trained.training.status.name == "interrupted":
         raise KeyboardInterrupt
-    if trained.training.status.name == "nonfinite":
-        raise InferenceFailed("the bound became infinite or nan; another --out and a smaller --learning-rate may help.")
+    training, network = trained.training, out / "network.vbss"
+    if training.epoch > 0:
+        from vbss.plots import plot_training
 
-    from vbss.plots import plot_training
-    from vbss.storage import save
+        plot_training(training).savefig(out / "training.png")
+    if math.isfinite(training.best):
+        from vbss.storage import save
 
-    save(out / "network.vbss", trained.separator)
-    plot_training(trained.training).savefig(out / "training.png")
+        save(network, trained.separator)
+    if training.status.name == "nonfinite":
+        kept = f" {network} is the best until then;" if math.isfinite(training.best) else ""
+        raise InferenceFailed(
+            f"the bound became infinite or nan;{kept} another --out and a smaller --learning-rate may help."
+        )
     if not arguments.quiet:
-        training = trained.training
         why = "the validation bound rose no more" if training.status.name == "converged" else "as many as --epochs says"
-        print(f"{out / 'network.vbss'}: {training.epoch} epochs, {why}; best validation bound {training.best:.6g} nats")
+        print(f"{network}: {training.epoch} epochs, {why}; best validation bound {training.best:.6g} nats")
 
 
 def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
@@ -119,7 +126,7 @@ def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
 
     from vbss.audio import read_microphone_positions
     from vbss.neural import train_separator
-    from vbss.training import TrainingSettings
+    from vbss.training import TrainingDataWarning, TrainingSettings
 
     settings = TrainingSettings(
         batch_size=arguments.batch_size,
@@ -131,7 +138,11 @@ def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
     positions = read_microphone_positions(arguments.microphones)
     corpus, validation = _simulated(arguments) if arguments.recordings is None else _recorded(arguments, len(positions))
     silent = arguments.quiet or not sys.stderr.isatty()
-    with tqdm(desc="training", unit="step", leave=False, disable=silent) as bar:
+    with (
+        tqdm(desc="training", unit="step", leave=False, disable=silent) as bar,
+        warnings.catch_warnings(category=TrainingDataWarning, action="ignore" if arguments.quiet else "default"),
+    ):
+        warnings.showwarning = lambda message, *where: bar.write(f"vbss: warning: {message}", file=sys.stderr)
 
         def progress(step: int, steps: int, bound: float) -> None:
             if step < bar.n:

@@ -17,7 +17,7 @@ from vbss.neural.trained import TrainedSeparator
 from vbss.separation.clock import Clock
 from vbss.separation.results import Separation, shares
 from vbss.separation.whole import separate_recorded
-from vbss.settings import ARRAY_MODELS, Settings
+from vbss.settings import ARRAY_MODELS, AUTO, Settings
 from vbss.training import spatial_model
 
 _FAINT = 1e-3  # of the energy of all sources: 30 dB below
@@ -101,7 +101,7 @@ def separate_from_network(
     recording: Recording,
     microphone_positions: Float[np.ndarray, "microphones 3"],
     trained: TrainedSeparator,
-    num_sources: int | np.integer | None = None,
+    num_sources: int | np.integer | str | None = None,
     *,
     reference_microphone: int | np.integer = 0,
     progress: Any = None,
@@ -116,15 +116,19 @@ def separate_from_network(
         recording: one channel per microphone, at the network's sample rate or above.
         microphone_positions: metres.
         trained: see `separate_neural`.
-        num_sources: by default all that the network tells apart; fewer are those of the most energy.
+        num_sources: by default all that the network tells apart; fewer are those of the most energy. "auto" counts
+            them: of the network's classes, sources are those that stand out from diffuse sound in their directions
+            (`vbss.counting.count_sources`).
         reference_microphone, progress, settings: as of `vbss.separate`.
 
     Raises:
         InputError: as `vbss.separate` and `separate_neural` do, or for a model that has no directions.
     """
     _check_trained(trained)
-    wanted = trained.num_classes if num_sources is None else num_sources
-    num_sources = whole_number("num_sources", wanted, 1, trained.num_classes)
+    is_counted = isinstance(num_sources, str) and num_sources == AUTO
+    if not is_counted:
+        wanted = trained.num_classes if num_sources is None else num_sources
+        num_sources = whole_number("num_sources", wanted, 1, trained.num_classes)
     recorded = ArrayRecording.check(recording, microphone_positions, reference_microphone)
     chosen = Settings(**settings).of_array(True)
     if chosen.pipeline.is_blind:
@@ -134,9 +138,10 @@ def separate_from_network(
     positions: Any = recorded.microphone_positions
     model = spatial_model(positions, trained.stft, trained.num_classes, chosen.num_directions)
     directions, energies = _directions(trained, model, jnp.asarray(samples, jnp.float32), recorded.reference_microphone)
-    strongest = np.sort(np.argsort(-np.asarray(energies), kind="stable")[:num_sources])
-    start = np.asarray(directions)[strongest]
-    return separate_recorded(recorded, num_sources, chosen, progress, start=start)
+    start = np.asarray(directions)
+    if not is_counted:
+        start = start[np.sort(np.argsort(-np.asarray(energies), kind="stable")[:num_sources])]
+    return separate_recorded(recorded, AUTO if is_counted else num_sources, chosen, progress, start=start)
 
 
 def _check_trained(trained: Any) -> None:

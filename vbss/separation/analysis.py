@@ -63,7 +63,8 @@ def locate(
     Args:
         num_sources: how many there are, or `AUTO`: they are counted (`vbss.counting`).
         start_directions: probabilities of the candidate directions, from which the mixture model starts; the sources
-            keep this order. By default, peaks of the directions' histogram, and sources in the order of directions.
+            keep this order. Where sources are counted, those stay that are taken for one. By default, peaks of the
+            directions' histogram, and sources in the order of directions.
     """
     num_sources = settings.check_num_sources(num_sources)
     stft = settings.stft(recorded.sample_rate, recorded.samples.shape[1])
@@ -85,10 +86,14 @@ def locate(
         if num_sources == AUTO:
             window = min(settings.window, _COUNTING_WINDOW)
             most = min(MAX_SOURCES, settings.num_directions)
-            counted = clock("count", count_sources(*short(window, LDACGMM, 1), max_sources=most))
+            start = None if start_directions is None else jnp.asarray(start_directions, float)
+            counting = count_sources(*short(window, LDACGMM, 1), max_sources=most, start_directions=start)
+            counted = clock("count", counting)
             if counted.solution.status is Status.interrupted:
                 raise KeyboardInterrupt
             num_sources = counted.num_sources
+            if start_directions is not None:
+                start_directions = start_directions[np.sort(counted.classes[:num_sources])]
         has_noise = pipeline.has_noise
         if has_noise is None:
             window = min(settings.window, _FLOOR_WINDOW)

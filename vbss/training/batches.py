@@ -24,7 +24,8 @@ class Corpus(Protocol):
     """Items by number: a list, or what reads or simulates them one by one; each the arguments of a model's program.
 
     All items have arrays of the same shapes. Item i is the same whenever it is asked for, by whichever thread. A
-    corpus may have `name_of(i)`, by which warnings call an item.
+    corpus may have `name_of(i)`, by which warnings call an item, and `fingerprint`, a text that other data do not have,
+    so that no training goes on with them.
     """
 
     def __len__(self) -> int: ...
@@ -63,6 +64,11 @@ def layout_of(arguments: tuple) -> list[tuple]:
 def is_whole(arguments: tuple) -> bool:
     """Whether all values are finite."""
     return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(arguments))
+
+
+def fingerprint_of(*corpora: Corpus) -> str:
+    """A text by which other corpora are known, if they say so."""
+    return ",".join(str(getattr(corpus, "fingerprint", "")) for corpus in corpora)
 
 
 def order_of(corpus: Corpus, seed: int, epoch: int | None) -> list[int]:

@@ -44,6 +44,8 @@ def opened(path: Path, start: Training, settings: TrainingSettings) -> Training:
     if found.order != start.order:
         told = "batch_size, seed and number of items"
         raise InputError(f"folder: {path} holds a training with the {told} {found.order}, not {start.order}")
+    if found.data != start.data:
+        raise InputError(f"folder: {path} holds a training with other data")
     if found.status is Status.converged and found.waited < settings.stop_after:
         found = changed(found, status=Status.running)
     return changed(found, latest=_where(found.latest, start.latest), optimizer=_where(found.optimizer, start.optimizer))

@@ -1,6 +1,8 @@
 """Corpora of recorded mixtures: users' own files of one array, of which nothing else needs to be known."""
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,6 +152,14 @@ class RecordedMixtures:
             return np.zeros((self.num_channels, length))
         resampled = resample(Recording(found, sound.sample_rate), self.stft.sample_rate).samples[:, :length]
         return np.pad(resampled, ((0, 0), (0, length - resampled.shape[1])))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the files' names and sizes and of what is taken of them (`vbss.train`)."""
+        digest = hashlib.sha256(repr((self.seconds, self.stft)).encode())
+        for file, begin in self.stretches:
+            digest.update(f"{file.name}\0{file.stat().st_size}\0{begin}\n".encode())
+        return digest.hexdigest()
 
     def name_of(self, index: int) -> str:
         """What warnings call a stretch."""

@@ -1,5 +1,7 @@
 """Corpora of simulated mixtures: scenes drawn one by one from a folder of speech, as they are asked for."""
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import equinox as eqx
@@ -63,6 +65,12 @@ class SimulatedMixtures:
         spectrogram = self.spectrogram(self.scene(number))
         length = spectrogram.shape[1] // self.parts
         return (spectrogram[:, part * length : (part + 1) * length],)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the speech and of all that is drawn from it (`vbss.train`)."""
+        drawn = (self.corpus.fingerprint, self.condition, self.count, self.parts, self.seed, self.stft)
+        return hashlib.sha256(repr(drawn).encode()).hexdigest()
 
     def scene(self, index: int) -> Scene:
         """All of a scene, for those who compare with the truth."""

@@ -45,6 +45,7 @@ class Training(eqx.Module):
         waited: epochs since then.
         running: of the epoch under way, the summed bounds, number of items and of those left out.
         order: what the order of the items depends on, (batch size, seed, number of items): it must not change.
+        data: what the corpora say that they are.
     """
 
     model: Model
@@ -60,9 +61,10 @@ class Training(eqx.Module):
     waited: int
     running: tuple[float, float, int]
     order: tuple[int, int, int]
+    data: str
 
 
-def begun(model: Model, amortised: Amortised, order: tuple[int, int, int]) -> Training:
+def begun(model: Model, amortised: Amortised, order: tuple[int, int, int], data: str) -> Training:
     kinds = model.parameter_kinds()
     parameters = {name: kind.unconstrain(getattr(model, name)) for name, kind in kinds.items()}
     learnt = strong(Learnt(amortised, parameters))
@@ -83,6 +85,7 @@ def begun(model: Model, amortised: Amortised, order: tuple[int, int, int]) -> Tr
         waited=0,
         running=(0.0, 0.0, 0),
         order=order,
+        data=data,
     )
 
 

@@ -25,6 +25,7 @@ from vbss.training.batches import (
     TrainingDataWarning,
     arguments_of,
     batches,
+    fingerprint_of,
     is_whole,
     layout_of,
     num_batches,
@@ -68,11 +69,12 @@ def train(
     Raises:
         InputError: for an empty corpus, items that cannot be read or of different shapes, a batch size that the devices
             do not divide, complex weights, a network that no file can hold, or a checkpoint of another model, network,
-            batch size, seed or number of items.
+            batch size, seed, number of items or, as far as corpora say what they are, other data.
     """
     settings = TrainingSettings() if settings is None else settings
     layout = _checked(model, corpus, validation)
-    start = begun(model, amortised, (settings.batch_size, settings.seed, len(corpus)))
+    data = fingerprint_of(corpus, validation)
+    start = begun(model, amortised, (settings.batch_size, settings.seed, len(corpus)), data)
     place, start = _placement(settings.batch_size, devices, start)
     path = None if folder is None else Path(folder) / CHECKPOINT
     state = start if path is None else opened(path, start, settings)
