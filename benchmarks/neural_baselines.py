@@ -85,4 +85,4 @@ def clustered_masks(
     """The nearest of the centres that k-means finds among bins that are heard."""
     embeddings, heard = (np.asarray(x) for x in jax.jit(lambda x: (embedded(network, x), _heard(x)))(mixture))
     centres, _ = kmeans2(embeddings[heard].astype(float), num_sources, minit="++", seed=0)
-    return np.eye(num_sources, dtype=np.float32)[np.argmax(embeddings @ centres.T, -1)]
+    return np.eye(num_sources, dtype=np.float32)[np.argmax(embeddings @ centres.T - 0.5 * (centres**2).sum(-1), -1)]

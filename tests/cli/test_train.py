@@ -74,6 +74,8 @@ def test_the_network_separates_one_microphone(trained, tmp_path, capsys):
         (["--data", "{speech}", "--learning-rate", "-1"], "--learning-rate"),
         (["--data", "{speech}", "--array", "circular:1"], "circular"),
         (["--data", "{speech}", "--seconds", "0.1"], "--seconds"),
+        (["--data", "{speech}", "--sources", "3", "--classes", "2"], "--classes"),
+        (["--data", "{speech}", "--validation", "{speech}"], "--validation"),
     ],
 )
 def test_wrong_input_is_one_line(speech, tmp_path, capsys, arguments, message):
@@ -124,5 +126,11 @@ def test_recordings_train_too(tmp_path, capsys):
     (tmp_path / "list.csv").write_text("file,split\na.wav,train\nb.wav,dev\n")
     arguments = ["train", "--recordings", str(tmp_path / "list.csv"), "--epochs", "1", *SMALL, "--quiet"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    files = ["--recordings", str(tmp_path / "a.csv"), "--validation", str(tmp_path / "b.csv")]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"mixture_path\n{name}.wav\n")
+    classes = ["--classes", "3", "--epochs", "1", *SMALL, "--quiet"]
+    assert main(["train", *files, *classes, "--out", str(tmp_path / "two")]) == 0
+    assert load(tmp_path / "two" / "network.vbss").num_classes == 3
     assert main([*arguments, "--array", "circular:3:0.1", "--out", str(tmp_path / "other")]) == 2
     assert "3 microphones" in capsys.readouterr().err

@@ -35,7 +35,9 @@ network = Linear(0.1 * jax.random.normal(jax.random.key(3), (2, 3)))
 settings = vbss.TrainingSettings(batch_size=4, max_epochs=2)
 parts = model, vbss.Amortised(network), corpus[:8], corpus[8:], settings
 assert len(jax.devices()) == 2
-training = vbss.train(*parts, folder=folder, devices=jax.devices())
+vbss.train(*parts, folder=folder, devices=jax.devices())
+more = vbss.TrainingSettings(batch_size=4, max_epochs=3)
+training = vbss.train(*parts[:4], more, folder=folder, devices=jax.devices())  # goes on
 weight = np.asarray(training.latest.amortised.network.weight).tolist()
 open(told, "w").write(json.dumps([[entry["validation_bound"] for entry in training.history], weight]))
 """
@@ -64,4 +66,4 @@ def test_two_processes_get_what_two_devices_get(tmp_path):
         np.testing.assert_allclose(other_weights, weights, atol=1e-5)
     assert found[1] == found[2]
     histories = [(tmp_path / folder / "metrics.jsonl").read_text().splitlines() for folder in ("one", "two")]
-    assert len(histories[0]) == len(histories[1]) == 2
+    assert len(histories[0]) == len(histories[1]) == 3

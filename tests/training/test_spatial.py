@@ -117,6 +117,9 @@ def test_what_it_cannot_do_is_said(scene):
     model, mixture, _ = scene
     with pytest.raises(InputError, match="exponent"):
         SpatialBound(network(), exponent=0.0)
+    for num_sources in (1, 3):
+        with pytest.raises(InputError, match="2 classes"):
+            SpatialBound(network()).bound(model.replace(num_sources=num_sources), mixture)
     noisy = LDACGMM.init(jnp.ones((FREQUENCIES, 4, 3), complex), 2, has_noise=True)
     with pytest.raises(InputError, match="class of noise"):
         SpatialBound(network()).bound(noisy, mixture)

@@ -3,12 +3,15 @@
 import json
 import logging
 import warnings
+from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from jaxtyping import Array
 
@@ -193,7 +196,8 @@ def test_a_batch_of_broken_items_alone_is_passed_over(parts, corpus):
     settings = TrainingSettings(batch_size=1, max_epochs=1)
     with pytest.warns(TrainingDataWarning, match="item 0"):
         training = train(*parts, broken, broken, settings)
-    assert training.history[0]["skipped"] == 1 and np.isfinite(training.history[0]["validation_bound"])
+    assert training.history[0]["skipped"] == training.history[0]["validation_skipped"] == 1
+    assert np.isfinite(training.history[0]["validation_bound"])
 
 
 class Named(list):
@@ -208,6 +212,8 @@ def test_a_checkpoint_knows_what_must_not_change(parts, corpus, tmp_path):
     with pytest.raises(InputError, match="batch_size, seed and number of items"):
         train(*parts, corpus[:5], corpus[5:8], SETTINGS, folder=tmp_path)
     other = eqx.tree_at(lambda model: model.anchor, parts[0], parts[0].anchor + 1)
+    with pytest.raises(InputError, match="no training of this model"):
+        train(parts[0], Amortised(parts[1].network, num_sweeps=2), corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path)
     with pytest.raises(InputError, match="no training of this model"):
         train(other, parts[1], corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path)
     with pytest.raises(InputError, match="other data"):
@@ -228,6 +234,10 @@ def test_a_network_that_no_file_holds_is_refused_before_training(parts, corpus, 
 
 
 def test_an_item_that_cannot_be_read_is_named_and_nothing_lost(parts, corpus, tmp_path):
+    class Missing(list):
+        def __getitem__(self, index):
+            raise OSError("no such file")
+
     class Broken(list):
         def __getitem__(self, index):
             if index == 3 and len(seen) > 4:
@@ -235,6 +245,8 @@ def test_an_item_that_cannot_be_read_is_named_and_nothing_lost(parts, corpus, tm
             seen.append(index)
             return super().__getitem__(index)
 
+    with pytest.raises(InputError, match="item 0 cannot be read: no such file"):
+        train(*parts, Missing(corpus[:4]), corpus[4:8], SETTINGS)
     seen: list[int] = []
     settings = TrainingSettings(batch_size=1, max_epochs=3, num_workers=1)
     with pytest.raises(InputError, match="item 3 cannot be read: no such file"):
@@ -243,11 +255,37 @@ def test_an_item_that_cannot_be_read_is_named_and_nothing_lost(parts, corpus, tm
 
 
 def test_a_second_training_compiles_nothing(parts, corpus):
-    train(*parts, corpus[:8], corpus[8:12], SETTINGS, devices=jax.devices()[:2])
-    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
-        compiled: list[str] = []
-        patch.setattr(
-            logging.Logger, "warning", lambda self, message, *a: compiled.append(message % a if a else message)
+    def compiled() -> list[str]:
+        told.clear()
+        with jax.log_compiles():
+            train(*parts, corpus[:8], corpus[8:12], SETTINGS, devices=jax.devices()[:2])
+        return sorted(
+            name for name in ("_step", "_evaluated") for message in told if f"Compiling jit({name})" in message
         )
-        train(*parts, corpus[:8], corpus[8:12], SETTINGS, devices=jax.devices()[:2])
-    assert not [message for message in compiled if "jit(_step)" in message or "jit(_evaluated)" in message]
+
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("jax").addHandler(handler)
+    try:
+        jax.clear_caches()
+        assert compiled() == ["_evaluated", "_step"]
+        assert compiled() == []
+    finally:
+        logging.getLogger("jax").removeHandler(handler)
+
+
+def test_what_inference_refuses_is_not_trained(corpus):
+    class Warped(vbss.Model):
+        log_weights: Annotated[Array, vbss.Simplex()]
+
+        def __call__(self, observations):
+            with numpyro.plate("n", observations.shape[0]):
+                z = vbss.indicator("component", self.log_weights)
+                loc = jnp.exp(z @ jnp.array([0.0, 1.0, 2.0], z.dtype))  # not linear in z
+                numpyro.sample("observations", dist.Normal(loc[:, None], 1.0).to_event(1), obs=observations)
+
+    model = Warped(jnp.log(jnp.full(3, 1 / 3, jnp.float32)))
+    amortised = Amortised(Linear(jnp.zeros((2, 3), jnp.float32), jnp.zeros(3, jnp.float32)))
+    with pytest.raises(vbss.ProgramError, match="component"):
+        train(model, amortised, corpus[:4], corpus[4:8], SETTINGS)

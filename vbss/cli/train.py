@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from vbss.neural import NeuralTraining
 
 _OPTIONS = {
-    "num_sources": "--sources",
+    "num_sources": "--classes",
+    "validation": "--validation",
     "hidden_size": "--hidden-size",
     "num_layers": "--layers",
     "batch_size": "--batch-size",
@@ -42,7 +43,7 @@ def add(commands: Any) -> None:
         "may be deleted. The same command, stopped, goes on where it was, and with more --epochs, too. Then vbss "
         "separate MIX --network DIR/network.vbss --sources K --out RESULT.",
     )
-    parser.add_argument("--model", choices=("cgmm",), default="cgmm", help="whose bound is raised (%(default)s)")
+    parser.add_argument("--model", choices=("cgmm",), default="cgmm", help="of the mixtures (%(default)s)")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--data", type=Path, metavar="SPEECH_FOLDER",
@@ -53,7 +54,11 @@ def add(commands: Any) -> None:
     source.add_argument(
         "--recordings", type=Path, metavar="PATH",
         help="recorded mixtures of one array: a folder of sound files, of which every tenth is kept for validation, or "
-        "a CSV file with the columns file and split (train or dev)",
+        "a CSV file with the columns file (or mixture_path) and split (train or dev)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--validation", type=Path, metavar="PATH",
+        help="other recordings for validation, where --recordings has no split: a folder, or a CSV file",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the training, new or not")
     parser.add_argument(
@@ -63,6 +68,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--sources", "--num-sources", type=at_least(2, 4), default=2, metavar="K", dest="num_sources",
         help="in every mixture, 2 to 4 (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--classes", "--num-classes", type=at_least(2, 6), metavar="N", dest="num_classes",
+        help="that the network tells apart, of which some stay empty; by default as many as --sources. With more, "
+        "vbss separate --array --sources auto counts those that are sources",
     )  # fmt: skip
     parser.add_argument(
         "--scenes", type=at_least(1), default=1000, metavar="N", help="simulated of --data (%(default)s)"
@@ -118,7 +128,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     if not arguments.quiet:
         why = "the validation bound rose no more" if training.status.name == "converged" else "as many as --epochs says"
-        print(f"{network}: {training.epoch} epochs, {why}; best validation bound {training.best:.6g} nats")
+        print(f"{network}: {training.epoch} epochs, {why}; best validation bound, tempered, {training.best:.6g}")
 
 
 def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
@@ -135,6 +145,12 @@ def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
         patience=2,
         seed=arguments.seed,
     )
+    if arguments.num_classes is not None and arguments.num_classes < arguments.num_sources:
+        raise InputError(
+            f"--classes must not be below --sources, {arguments.num_sources}, got {arguments.num_classes}."
+        )
+    if arguments.validation is not None and arguments.recordings is None:
+        raise InputError("--validation is for --recordings: the speakers of --data are divided.")
     positions = read_microphone_positions(arguments.microphones)
     corpus, validation = _simulated(arguments) if arguments.recordings is None else _recorded(arguments, len(positions))
     silent = arguments.quiet or not sys.stderr.isatty()
@@ -155,7 +171,7 @@ def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
             corpus,
             validation,
             positions,
-            arguments.num_sources,
+            arguments.num_sources if arguments.num_classes is None else arguments.num_classes,
             hidden_size=arguments.hidden_size,
             num_layers=arguments.num_layers,
             cell=arguments.cell,
@@ -196,7 +212,9 @@ def _recorded(arguments: argparse.Namespace, num_microphones: int) -> tuple[Any,
     from vbss.training import RecordedMixtures
 
     options = {"seconds": arguments.seconds, "stft": STFT.init(arguments.sample_rate)}
-    if arguments.recordings.is_dir():
+    if arguments.validation is not None:
+        corpora = tuple(RecordedMixtures.read(path, **options) for path in (arguments.recordings, arguments.validation))
+    elif arguments.recordings.is_dir():
         corpora = RecordedMixtures.read(arguments.recordings, **options).held_out(_HELD_OUT)
     else:
         read = partial(RecordedMixtures.read, arguments.recordings, **options)

@@ -21,6 +21,7 @@ from vbss.factors import started
 from vbss.inference.algorithm import names_of
 from vbss.inference.em import EM, Updates
 from vbss.posteriors import Posterior
+from vbss.probes import is_proven, probe
 from vbss.program import Model
 
 
@@ -86,6 +87,16 @@ class Amortised(eqx.Module):
         """
         model.validate(*data)
         return self._inferred(model, data)[0]
+
+    def check(self, model: Model, *data: Any) -> None:
+        """Raise where derived updates and bounds of the program would be wrong, as `vbss.fit` does.
+
+        Raises:
+            ProgramError: for a program outside the rules, naming the site.
+        """
+        posterior = default_posterior(model, data, jax.random.key(0))
+        if not is_proven(model):
+            probe(model, posterior, data, jax.random.key(1), self._em.schedule(model, posterior))
 
     def bound(self, model: Model, *data: Any) -> Float[Array, ""]:
         """The evidence lower bound of these data at their q, nats; to be compiled, differentiated and mapped."""

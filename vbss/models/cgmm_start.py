@@ -145,6 +145,24 @@ def directions_apart(model: Any, fit: Float[Array, "k d"], energies: Float[Array
     return jax.nn.one_hot(taken[jnp.argsort(order)], num_directions, dtype=fit.dtype)
 
 
+def bin_fit(model: Any, mixture: Complex[Array, "f t m"], direction: Float[Array, "k d"]) -> Float[Array, "f t k"]:
+    """-M log(x^H G^-1 x) - log|G|: what each class's directions say of every bin, at the best power."""
+    quadratic, log_determinant = _quadratics(model, mixture, direction)
+    return jnp.swapaxes(-mixture.shape[-1] * jnp.log(quadratic) - log_determinant[..., None], 1, 2)
+
+
+def _quadratics(
+    model: Any, mixture: Array, direction: Float[Array, "k d"]
+) -> tuple[Float[Array, "f k t"], Float[Array, "f k"]]:
+    """x^H G^-1 x of every bin and log|G|, of the mean of each class's directions."""
+    precision, log_determinant = inverse_and_log_determinant(model.templates)
+    source_precision = jnp.einsum("kd,fdp->fkp", direction, precision)
+    scatter = loaded_scatter(mixture, model.loading[:, None])
+    quadratic = jnp.einsum("ftp,fkp->fkt", scatter, source_precision)
+    # Of silence in a model without loading, 1.
+    return jnp.where(quadratic > 0, quadratic, 1), jnp.einsum("kd,fd->fk", direction, log_determinant)
+
+
 def _observed(mixture: Array, is_observed: Array | None) -> Array:
     """The mixture with silence in the bins that were not observed."""
     return mixture if is_observed is None else jnp.where(is_observed[..., None], mixture, 0)
@@ -156,13 +174,8 @@ def _from_directions(model: Any, mixture: Array, direction: Float[Array, "k d"])
     A silent bin says nothing: its masks are the frame's weights.
     """
     size = mixture.shape[-1]
-    precision, log_determinant = inverse_and_log_determinant(model.templates)
-    source_precision = jnp.einsum("kd,fdp->fkp", direction, precision)
-    source_log_determinant = jnp.einsum("kd,fd->fk", direction, log_determinant)
-    scatter = loaded_scatter(mixture, model.loading[:, None])
-    quadratic = jnp.einsum("ftp,fkp->fkt", scatter, source_precision)
+    quadratic, source_log_determinant = _quadratics(model, mixture, direction)
     is_audible = jnp.any(mixture != 0, -1)[:, None, :]
-    quadratic = jnp.where(quadratic > 0, quadratic, 1)  # silence in a model without loading
     fit = jnp.where(is_audible, -size * jnp.log(quadratic) - source_log_determinant[..., None], 0)
     audible = is_audible.astype(fit.dtype)
     smallest = jnp.finfo(fit.dtype).tiny

@@ -49,8 +49,9 @@ class Localizer(eqx.Module):
             num_bins: over which it is summed.
         """
         means = (fit - fit.mean(-1, keepdims=True)) / num_bins
-        values = means.T.astype(self.weights[0].dtype)
+        values = means.T
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             values = values if number == 0 else jax.nn.relu(values)
-            values = values @ weight + bias[None]
-        return (means + values.T.astype(means.dtype)) * num_bins
+            # Not in half precision: the last product is multiplied by the number of bins.
+            values = values @ weight.astype(means.dtype) + bias.astype(means.dtype)[None]
+        return (means + values.T) * num_bins

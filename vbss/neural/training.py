@@ -57,7 +57,7 @@ def train_separator(
         corpus: of one array; stretches of about 2 s serve well.
         validation: other mixtures of it, best of other speakers.
         microphone_positions: of the array, metres.
-        num_sources: in every mixture.
+        num_sources: in every mixture, or classes of which some may stay empty.
         hidden_size, num_layers, cell: of the network (`vbss.networks.Separator`).
         settings: by default 20 epochs of batches of 4 items at most; the seed is also that of the network's weights.
         folder, devices, progress: as of `vbss.train`, which goes on with what is in the folder.

@@ -1,8 +1,8 @@
 """Batches of a corpus: in an order that the seed and the epoch say, read ahead by threads, without broken items."""
 
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -107,15 +107,24 @@ def batches(
             part, items = waiting.pop(0)
             for later in islice(rest, 1):
                 waiting.append((later, [pool.submit(corpus.__getitem__, i) for i in later]))
-            read = [_read(corpus, number, item) for number, item in zip(part, items, strict=True)]
+            read = [_read(corpus, number, item.result) for number, item in zip(part, items, strict=True)]
             yield _batch(corpus, part, read, batch_size, layout)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(corpus: Corpus, number: int, item: Future) -> tuple:
+def item_of(corpus: Corpus, number: int) -> tuple:
+    """An item as a tuple of numpy arrays.
+
+    Raises:
+        InputError: if it cannot be read, by its name.
+    """
+    return _read(corpus, number, lambda: corpus[number])
+
+
+def _read(corpus: Corpus, number: int, item: Callable[[], Any]) -> tuple:
     try:
-        return arguments_of(item.result())
+        return arguments_of(item())
     except Exception as error:
         raise InputError(f"corpus: {name_of(corpus, number)} cannot be read: {error}") from error
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from vbss.errors import InputError
 from vbss.inference.loop import fingerprint
@@ -13,7 +15,7 @@ from vbss.inference.solution import Status
 from vbss.storage import load, save
 from vbss.storage.layout import classes_in
 from vbss.training.settings import TrainingSettings
-from vbss.training.state import Training, changed
+from vbss.training.state import Training, changed, placed
 
 CHECKPOINT, _METRICS = "checkpoint.vbss", "metrics.jsonl"
 
@@ -35,7 +37,12 @@ def save_training(path: Path, state: Training) -> None:
 def opened(path: Path, start: Training, settings: TrainingSettings) -> Training:
     """The training that the folder holds, or one that begins, which is saved: what cannot be is known at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    is_there = path.exists()
+    if jax.process_count() > 1:  # the first process decides; another may look when it has already written
+        is_there = bool(multihost_utils.broadcast_one_to_all(np.asarray(is_there)))
+        if is_there and not path.exists():
+            raise InputError(f"folder: {path} must be where all processes see it")
+    if not is_there:
         save_training(path, start)
         return start
     found = load(path, *classes_in(start))
@@ -52,7 +59,7 @@ def opened(path: Path, start: Training, settings: TrainingSettings) -> Training:
 
 
 def _identity(training: Training) -> Any:
-    """What training does not move: layout of all arrays, and the values of the model's fixed ones."""
+    """What training does not move: settings, the layout of all arrays, and the values of the model's fixed ones."""
     learnt = set(training.model.parameter_kinds())
     fixed = [
         jax.tree.leaves(eqx.filter(getattr(training.model, field), eqx.is_array))
@@ -61,9 +68,10 @@ def _identity(training: Training) -> Any:
     ]
     moving = jax.tree.leaves(eqx.filter(training.latest, eqx.is_array))
     layout = [(leaf.shape, str(leaf.dtype)) for leaf in moving]
-    return type(training.model), layout, [fingerprint((leaf,)) for leaves in fixed for leaf in leaves]
+    structure = jax.tree.structure((training.model, training.latest))
+    return structure, layout, [fingerprint((leaf,)) for leaves in fixed for leaf in leaves]
 
 
 def _where(found: Any, start: Any) -> Any:
     """What was found, on the devices of what was start."""
-    return jax.tree.map(lambda a, b: jax.device_put(a, b.sharding) if eqx.is_array(b) else a, found, start)
+    return jax.tree.map(lambda a, b: placed(a, b.sharding) if eqx.is_array(b) else a, found, start)

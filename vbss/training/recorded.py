@@ -78,8 +78,8 @@ class RecordedMixtures:
     ) -> "RecordedMixtures":
         """The files that a manifest names, or those below a folder.
 
-        A manifest is a CSV file with the column `file`, or `mixture_path` as lists like WSJ0-2mix and LibriMix have it,
-        relative to itself, and perhaps `split`.
+        A manifest is a CSV file with the column `file`, or `mixture_path` as those of LibriMix have it, relative to
+        itself, and perhaps `split`.
 
         Args:
             source: the manifest or the folder.

@@ -10,13 +10,11 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from vbss.audio import STFT, azimuth_grid, steering_vectors
-from vbss.densities.exponential import loaded_scatter
 from vbss.errors import InputError, positive
-from vbss.hermitian import inverse_and_log_determinant
 from vbss.inference.amortised import Amortised
 from vbss.models import LDACGMM
 from vbss.models.bins import einsum
-from vbss.models.cgmm_start import peak_directions
+from vbss.models.cgmm_start import bin_fit, peak_directions
 from vbss.networks import ArrayNetwork
 
 _HISTOGRAM_FREQUENCIES, _HISTOGRAM_BINS = 32, 2000  # one of eighty pairs of 2 s is missed for that
@@ -46,7 +44,7 @@ def spatial_model(
 
 
 class SpatialBound(Amortised):
-    """A bound of `vbss.models.LDACGMM` whose only unknown is q(z): raised by masks that tell directions apart.
+    """A tempered bound of `vbss.models.LDACGMM` whose only unknown is q(z): raised by masks that tell directions apart.
 
     Where q(w) follows from masks, as in (15), classes that are still alike all take the direction of the loudest
     source. Then nothing is gained by telling bins apart, and networks stay for very many steps where they begin. Here
@@ -58,7 +56,8 @@ class SpatialBound(Amortised):
 
     And each bin's likelihood is tempered, by the exponent times its magnitude over the mean magnitude: windows that
     overlap tell everything several times, likelihoods know nothing of echoes, and a mask is heard where sound is loud.
-    With an exponent of 1 for all bins, this is the bound of the model.
+    With an exponent of 1 for all bins, this is the bound of the model; with others it is none, but what is raised in
+    the bound's place.
 
     Attributes:
         exponent: of the mean bin.
@@ -75,10 +74,11 @@ class SpatialBound(Amortised):
         self.exponent, self.by_magnitude = positive("exponent", exponent), by_magnitude
 
     def bound(self, model: LDACGMM, mixture: Complex[Array, "f t m"], *rest: Any) -> Float[Array, ""]:
-        """The bound of these data at their q, nats, without the prior of H and constants of the density.
+        """The tempered bound of these data at their q, without the prior of H and constants of the density.
 
         Raises:
-            InputError: for a model with a class of noise, of more than 6 sources, or data with unobserved bins.
+            InputError: for a model with a class of noise, of more than 6 sources, or of another number than the
+                network's classes, or data with unobserved bins.
         """
         num_sources = model.num_sources
         if model.has_noise or num_sources > _MOST_SOURCES or any(part is not None for part in rest):
@@ -87,9 +87,13 @@ class SpatialBound(Amortised):
                 "bins observed"
             )
         network: Any = self.network
+        if network.separator.num_classes != num_sources:
+            raise InputError(
+                f"model must be of the network's {network.separator.num_classes} classes, got {num_sources} sources"
+            )
         log_masks = jax.nn.log_softmax(network.separator.logits(mixture), -1)
         masks = jnp.exp(log_masks)
-        fit = _fit(model, mixture, jax.lax.stop_gradient(_peaks(model, mixture)))
+        fit = bin_fit(model, mixture, jax.lax.stop_gradient(_peaks(model, mixture)))
         magnitude = jnp.sqrt((mixture.real**2 + mixture.imag**2).sum(-1))
         mean = magnitude.mean()
         exponents = jnp.full_like(magnitude, self.exponent)
@@ -109,12 +113,3 @@ def _peaks(model: LDACGMM, mixture: Complex[Array, "f t m"]) -> Float[Array, "j 
     hop = max(1, mixture.shape[1] * (mixture.shape[0] // every) // _HISTOGRAM_BINS)
     thin = model.replace(templates=model.templates[::every], loading=model.loading[::every])
     return peak_directions(thin, mixture[::every, ::hop])
-
-
-def _fit(model: LDACGMM, mixture: Complex[Array, "f t m"], peaks: Float[Array, "j d"]) -> Float[Array, "f t j"]:
-    """-M log(x^H G^-1 x) - log|G|: the log density of every bin from each peak's direction at the best power."""
-    precision, log_determinant = inverse_and_log_determinant(model.templates)
-    precision, log_determinant = einsum("jd,fdp->fjp", peaks, precision), einsum("jd,fd->fj", peaks, log_determinant)
-    quadratic = einsum("ftp,fjp->ftj", loaded_scatter(mixture, model.loading[:, None]), precision)
-    quadratic = jnp.where(quadratic > 0, quadratic, 1)
-    return -mixture.shape[-1] * jnp.log(quadratic) - log_determinant[:, None]

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from vbss.errors import InputError
@@ -36,7 +37,7 @@ class Training(eqx.Module):
         status: `max_steps` after `max_epochs`, `converged` when the validation bound did not rise any more,
             `interrupted`, or `nonfinite`.
         history: for each epoch its mean bounds on the training and the validation corpus (nats per item), learning
-            rate, number of items left out and seconds.
+            rate, numbers of items left out and seconds.
         latest: what the next step moves.
         optimizer: its state.
         epoch, batch: of the next step.
@@ -93,6 +94,20 @@ def optimizer_of(largest_gradient: float) -> Any:
     import optax  # slow to import, and the command line has no use for it
 
     return optax.chain(optax.clip_by_global_norm(largest_gradient), optax.scale_by_adam())
+
+
+def placed(tree: Any, sharding: Any) -> Any:
+    """Arrays on devices, perhaps of several processes, each of which has all values: no word between them is needed."""
+
+    def anew(leaf: Any) -> Any:
+        if not eqx.is_array(leaf):
+            return leaf
+        if getattr(leaf, "sharding", None) == sharding:
+            return leaf
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(anew, tree)
 
 
 def changed(state: Training, **fields: Any) -> Training:

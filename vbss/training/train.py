@@ -23,16 +23,16 @@ from vbss.training.batches import (
     Batch,
     Corpus,
     TrainingDataWarning,
-    arguments_of,
     batches,
     fingerprint_of,
     is_whole,
+    item_of,
     layout_of,
     num_batches,
 )
 from vbss.training.checkpoint import CHECKPOINT, opened, save_training
 from vbss.training.settings import TrainingSettings
-from vbss.training.state import Learnt, Training, begun, changed, optimizer_of
+from vbss.training.state import Learnt, Training, begun, changed, optimizer_of, placed
 
 Progress = Callable[[int, int, float], Any]
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -72,7 +72,7 @@ def train(
             batch size, seed, number of items or, as far as corpora say what they are, other data.
     """
     settings = TrainingSettings() if settings is None else settings
-    layout = _checked(model, corpus, validation)
+    layout = _checked(model, amortised, corpus, validation)
     data = fingerprint_of(corpus, validation)
     start = begun(model, amortised, (settings.batch_size, settings.seed, len(corpus)), data)
     place, start = _placement(settings.batch_size, devices, start)
@@ -91,8 +91,11 @@ def train(
                 if path is not None and time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                     save_training(path, state)
                     saved = time.monotonic()
-            bound = _validated(state.latest, model, validation, settings.batch_size, place, **read)
-            state, started = _epoch_ended(state, model, bound, settings, time.monotonic() - started), time.monotonic()
+            validated = _validated(state.latest, model, validation, settings.batch_size, place, **read)
+            state, started = (
+                _epoch_ended(state, model, validated, settings, time.monotonic() - started),
+                time.monotonic(),
+            )
             if path is not None:
                 save_training(path, state)
                 saved = time.monotonic()
@@ -109,17 +112,20 @@ def train(
     return state
 
 
-def _checked(model: Model, corpus: Corpus, validation: Corpus) -> list[tuple]:
+def _checked(model: Model, amortised: Amortised, corpus: Corpus, validation: Corpus) -> list[tuple]:
     """Shapes and types of the items, when the model takes the first whole one of both corpora."""
     layouts = []
     for name, items in (("corpus", corpus), ("validation", validation)):
         if not isinstance(items, Corpus) or len(items) == 0:
             raise InputError(f"{name} must have items, by len() and [number]")
-        arguments = map(arguments_of, map(items.__getitem__, range(len(items))))
+        arguments = (item_of(items, number) for number in range(len(items)))
         first = next((item for item in arguments if is_whole(item) and _has_values(item)), None)
         if first is None:
             raise InputError(f"{name}: all of its {len(items)} items hold infinite or nan values, or nothing but zeros")
-        model.validate(*jax.tree.map(jnp.asarray, first))
+        first = jax.tree.map(jnp.asarray, first)
+        model.validate(*first)
+        if not layouts:
+            amortised.check(model, *first)
         layouts.append(layout_of(first))
     if layouts[0] != layouts[1]:
         raise InputError(f"validation has items of {layouts[1]}, corpus of {layouts[0]}; they must be alike")
@@ -211,24 +217,29 @@ def _evaluated(model: Model, learnt: Learnt, data: tuple, weights: Float[Array, 
 
 def _validated(
     learnt: Learnt, model: Model, corpus: Corpus, batch_size: int, place: Callable[[Batch], Batch], **read: Any
-) -> float:
-    """The mean bound of a corpus's items."""
-    total = number = 0.0
+) -> tuple[float, int]:
+    """The mean bound of a corpus's items, and how many were left out."""
+    total, number, skipped = 0.0, 0.0, 0
     for batch in map(place, batches(corpus, batch_size, seed=0, epoch=None, **read)):
+        skipped += batch.skipped
         if batch.data is not None:
             total += float(_evaluated(model, learnt, batch.data, batch.weights))
             number += float(np.sum(batch.weights))
-    return total / number
+    return total / number, skipped
 
 
-def _epoch_ended(state: Training, model: Model, bound: float, settings: TrainingSettings, seconds: float) -> Training:
+def _epoch_ended(
+    state: Training, model: Model, validated: tuple[float, int], settings: TrainingSettings, seconds: float
+) -> Training:
     summed, number, skipped = state.running
+    bound, validation_skipped = validated
     entry = {
         "epoch": state.epoch,
         "training_bound": summed / max(number, 1),
         "validation_bound": bound,
         "learning_rate": settings.learning_rate * state.scale,
         "skipped": skipped,
+        "validation_skipped": validation_skipped,
         "seconds": round(seconds, 3),
     }
     changes: dict[str, Any] = {
@@ -262,9 +273,9 @@ def _placement(
     def place(batch: Batch) -> Batch:
         if batch.data is None:
             return batch
-        return batch._replace(**jax.device_put({"data": batch.data, "weights": batch.weights}, parts))
+        return batch._replace(data=placed(batch.data, parts), weights=placed(batch.weights, parts))
 
     def spread(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere) if eqx.is_array(leaf) else leaf, tree)
+        return placed(tree, everywhere)
 
     return place, changed(state, latest=spread(state.latest), optimizer=spread(state.optimizer))
