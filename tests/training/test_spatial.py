@@ -1,5 +1,7 @@
 """The bound for training separators: the model's own where nothing is tempered, and one that masks raise at once."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -119,7 +121,7 @@ def test_what_it_cannot_do_is_said(scene):
         SpatialBound(network(), exponent=0.0)
     for num_sources in (1, 3):
         with pytest.raises(InputError, match="2 classes"):
-            SpatialBound(network()).bound(model.replace(num_sources=num_sources), mixture)
+            SpatialBound(network()).bound(replace(model, num_sources=num_sources), mixture)
     noisy = LDACGMM.init(jnp.ones((FREQUENCIES, 4, 3), complex), 2, has_noise=True)
     with pytest.raises(InputError, match="class of noise"):
         SpatialBound(network()).bound(noisy, mixture)
