@@ -87,9 +87,17 @@ def count_sources(
     max_sources = whole_number("max_sources", max_sources, 1, num_directions)
     num_classes = min(max_sources + _SPARE_CLASSES, num_directions)
     if start_directions is not None:
-        if start_directions.shape[1] != num_directions:
+        shape = getattr(start_directions, "shape", None)
+        if (
+            shape is None
+            or len(shape) != 2
+            or shape[0] == 0
+            or shape[1] != num_directions
+            or jnp.iscomplexobj(start_directions)
+        ):
             raise InputError(
-                f"start_directions must be of the model's {num_directions} directions, got {start_directions.shape[1]}."
+                f"start_directions must be real of shape (classes, {num_directions}), as the model has so many "
+                f"directions, got {shape}."
             )
         num_classes = len(start_directions)
         max_sources = min(max_sources, num_classes)

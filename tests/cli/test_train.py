@@ -57,6 +57,8 @@ def test_the_network_separates_one_microphone(trained, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert main(["separate", str(tmp_path / "mix.wav"), "--network", str(trained / "checkpoint.vbss"), *out]) == 2
     assert "no separator" in capsys.readouterr().err
+    assert main(["separate", str(tmp_path / "mix.wav"), "--network", str(trained), *out]) == 2
+    assert "is no file" in capsys.readouterr().err
     many = ["--sources", "3", "--out", str(tmp_path / "out")]
     assert main(["separate", str(tmp_path / "mix.wav"), *network, *many]) == 2
     assert "--sources" in capsys.readouterr().err
@@ -72,6 +74,8 @@ def test_the_network_separates_one_microphone(trained, tmp_path, capsys):
         (["--data", "nowhere"], "no folder of speech"),
         (["--recordings", "nowhere"], "nowhere"),
         (["--data", "{speech}", "--learning-rate", "-1"], "--learning-rate"),
+        (["--data", "{speech}", "--hidden-size", "100000"], "--hidden-size"),
+        (["--data", "{speech}", "--seconds", "inf"], "--seconds"),
         (["--data", "{speech}", "--array", "circular:1"], "circular"),
         (["--data", "{speech}", "--seconds", "0.1"], "--seconds"),
         (["--data", "{speech}", "--sources", "3", "--classes", "2"], "--classes"),
@@ -83,6 +87,14 @@ def test_wrong_input_is_one_line(speech, tmp_path, capsys, arguments, message):
     assert main(["train", "--out", str(tmp_path / "out"), *SMALL[:2], *SMALL[4:], *arguments]) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
+
+
+def test_a_folder_in_which_a_training_was_killed_may_be_used(speech, tmp_path):
+    for name in (".checkpoint.vbss.0123abcd.new", ".training.lock"):
+        (tmp_path / name).write_text("")
+    assert main(["train", "--data", str(speech), "--out", str(tmp_path), "--epochs", "1", "--quiet", *SMALL]) == 0
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["checkpoint.vbss", "metrics.jsonl", "network.vbss", "scenes", "training.png"]
 
 
 def test_another_folder_is_not_touched(speech, tmp_path, capsys):

@@ -1,18 +1,21 @@
 """Separation by a network: sounds that add up to the mixture, at its rate and level, and errors with their reason."""
 
+import inspect
 import subprocess
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vbss
-from tests.neural.conftest import CONDITION
+from tests.neural.conftest import CONDITION, TRANSFORM
 from vbss.audio import Recording
 from vbss.errors import InputError
-from vbss.scenes import HIGH_VOICE, speech_like
+from vbss.scenes import HIGH_VOICE, SpeechCorpus, speech_like
+from vbss.training import SimulatedMixtures
 
 RATE = 8000
 
@@ -73,6 +76,28 @@ def test_another_rate_comes_back(training):
 def test_what_it_cannot_separate_is_said(training, channels, rate, samples, number, message):
     with pytest.raises(InputError, match=message):
         vbss.separate_neural(Recording(np.ones((channels, samples), np.float32), rate), training.separator, number)
+
+
+def test_arguments_of_another_kind_are_named(training, recording, speech):
+    separator = training.separator
+    broken = eqx.tree_at(lambda trained: trained.network.bias, separator, jnp.nan * separator.network.bias)
+    separate_neural = inspect.unwrap(vbss.separate_neural)  # the annotations are checked in tests only
+    with pytest.raises(InputError, match="trained holds weights that are infinite or nan"):
+        separate_neural(recording, broken)
+    with pytest.raises(InputError, match="recording must be a vbss.audio.Recording, got list"):
+        separate_neural([], separator)
+    with pytest.raises(InputError, match="microphone_positions must be given"):
+        inspect.unwrap(vbss.separate_from_network)(recording, None, separator)
+    train, positions = inspect.unwrap(vbss.train_separator), np.eye(3)
+    corpus = SimulatedMixtures(SpeechCorpus.read(speech), CONDITION, 2, stft=TRANSFORM)
+    for arguments, message in (
+        (([], corpus, positions), "corpus must be SimulatedMixtures"),
+        ((corpus, corpus, 0 * positions), "microphone"),
+        ((corpus, corpus, positions, 7), "num_sources"),
+        ((corpus, corpus, positions, "2"), "num_sources"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(*arguments)
 
 
 def test_a_model_of_all_microphones_starts_where_the_network_says(training, mixtures, speech):

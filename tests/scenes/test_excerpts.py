@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import soundfile
 
 from vbss.audio import read_recording, write_recording
 from vbss.errors import InputError
@@ -68,3 +69,10 @@ def test_broken_files_are_told(corpus):
     (corpus.folder / "a" / "x.wav").write_bytes(b"no sound")
     with pytest.raises(InputError, match=r"x.wav' cannot be read"):
         draw_excerpts(corpus, 3, SAMPLE_RATE, 2.0, np.random.default_rng(0))
+
+
+def test_silent_files_are_passed_over(corpus):
+    for file in corpus.files["a"]:
+        soundfile.write(corpus.folder / file, np.zeros(3 * SAMPLE_RATE), SAMPLE_RATE)
+    _, origins = draw_excerpts(corpus, 1, SAMPLE_RATE, 2.0, np.random.default_rng(0))
+    assert origins[0]["speaker"] != "a"

@@ -222,6 +222,17 @@ def test_a_checkpoint_knows_what_must_not_change(parts, corpus, tmp_path):
     assert train(*parts, corpus[:4], corpus[4:8], slower, folder=tmp_path).history[-1]["learning_rate"] <= 0.001
 
 
+def test_two_trainings_do_not_share_a_folder(parts, corpus, tmp_path):
+    def other(*told):
+        with pytest.raises(InputError, match="in use by another training"):
+            train(*parts, corpus[:4], corpus[4:8], SETTINGS, folder=tmp_path)
+
+    train(
+        *parts, corpus[:4], corpus[4:8], TrainingSettings(batch_size=4, max_epochs=1), folder=tmp_path, progress=other
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.vbss", "metrics.jsonl"]
+
+
 def test_a_network_that_no_file_holds_is_refused_before_training(parts, corpus, tmp_path):
     class Unnamed(Linear):
         activation: object = eqx.field(default=jax.nn.relu)

@@ -74,7 +74,10 @@ def main(argv: list[str] | None = None) -> int:
         # JAX's error for a device without enough memory, told by its text as its type is not public.
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return fail("error: out of memory; a shorter recording or fewer sources need less.", EXIT_INFERENCE_FAILED)
+        return fail(
+            "error: out of memory; shorter recordings, fewer sources, or smaller networks and batches need less.",
+            EXIT_INFERENCE_FAILED,
+        )
     return 0
 
 

@@ -34,6 +34,8 @@ def trained_separator(arguments: argparse.Namespace) -> "TrainedSeparator":
     from vbss.neural import TrainedSeparator
     from vbss.storage import load
 
+    if not arguments.network.is_file():
+        raise InputError(f"--network {str(arguments.network)!r} is no file.")
     trained = load(arguments.network)
     if not isinstance(trained, TrainedSeparator):
         raise InputError(

@@ -26,8 +26,13 @@ _OPTIONS = {
     "seconds": "--seconds",
     "microphones": "--array",
     "folder:": "--out:",
+    "files": "--recordings",
+    "corpus:": "--data or --recordings:",
+    "validation:": "--data or --validation:",
 }
 _PARTS = 2  # of a simulated scene: drawing rooms takes longer than hearing them twice as long
+_MOST = 1_000_000  # of scenes, epochs and items of a batch
+_LARGEST, _DEEPEST = 4096, 16
 _SCENES = "scenes"  # the folder of simulated ones, kept for the next epoch
 _HELD_OUT = 10  # every tenth speaker, where no split says who
 
@@ -75,20 +80,22 @@ def add(commands: Any) -> None:
         "vbss separate --array --sources auto counts those that are sources",
     )  # fmt: skip
     parser.add_argument(
-        "--scenes", type=at_least(1), default=1000, metavar="N", help="simulated of --data (%(default)s)"
+        "--scenes", type=at_least(1, _MOST), default=1000, metavar="N", help="simulated of --data (%(default)s)"
     )
     parser.add_argument("--sample-rate", type=at_least(8000), default=8000, metavar="HZ", help="Hz (%(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=2.0, metavar="S", help="of sound in an item of a batch, s (%(default)s)"
     )
-    parser.add_argument("--epochs", "--max-epochs", type=at_least(1), default=20, metavar="N", dest="max_epochs",
+    parser.add_argument("--epochs", "--max-epochs", type=at_least(1, _MOST), default=20, metavar="N", dest="max_epochs",
                         help="passes over all mixtures at most (%(default)s)")  # fmt: skip
-    parser.add_argument("--batch-size", type=at_least(1), default=4, metavar="N", help="items of a step (%(default)s)")
+    parser.add_argument(
+        "--batch-size", type=at_least(1, _MOST), default=4, metavar="N", help="items of a step (%(default)s)"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-3, metavar="X", help="of Adam (%(default)s)")
-    parser.add_argument("--hidden-size", type=at_least(1), default=192, metavar="N",
+    parser.add_argument("--hidden-size", type=at_least(1, _LARGEST), default=192, metavar="N",
                         help="states of each layer and direction of time (%(default)s)")  # fmt: skip
-    parser.add_argument("--layers", "--num-layers", type=at_least(1), default=3, metavar="N", dest="num_layers",
-                        help="recurrent ones (%(default)s)")  # fmt: skip
+    parser.add_argument("--layers", "--num-layers", type=at_least(1, _DEEPEST), default=3, metavar="N",
+                        dest="num_layers", help="recurrent ones (%(default)s)")  # fmt: skip
     parser.add_argument(
         "--cell", choices=("minimal", "lstm"), default="minimal",
         help="of a layer; lstm is the paper's, with --hidden-size 600, and slow (%(default)s)",
@@ -99,12 +106,8 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from vbss.training.checkpoint import CHECKPOINT
-
     out: Path = arguments.out
-    if out.exists() and (
-        not out.is_dir() or (any(path.name != _SCENES for path in out.iterdir()) and not (out / CHECKPOINT).exists())
-    ):
+    if not _may_be_of_training(out):
         raise InputError(f"--out {str(out)!r} is no folder of an earlier training: name another.")
     try:
         trained = _trained(arguments)
@@ -113,14 +116,16 @@ def _run(arguments: argparse.Namespace) -> None:
     if trained.training.status.name == "interrupted":
         raise KeyboardInterrupt
     training, network = trained.training, out / "network.vbss"
-    if training.epoch > 0:
-        from vbss.plots import plot_training
-
-        plot_training(training).savefig(out / "training.png")
     if math.isfinite(training.best):
         from vbss.storage import save
 
         save(network, trained.separator)
+    if training.epoch > 0:
+        from vbss.plots import plot_training
+
+        unfinished = out / ".training.png.new"
+        plot_training(training).savefig(unfinished, format="png")
+        unfinished.replace(out / "training.png")
     if training.status.name == "nonfinite":
         kept = f" {network} is the best until then;" if math.isfinite(training.best) else ""
         raise InferenceFailed(
@@ -129,6 +134,19 @@ def _run(arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         why = "the validation bound rose no more" if training.status.name == "converged" else "as many as --epochs says"
         print(f"{network}: {training.epoch} epochs, {why}; best validation bound, tempered, {training.best:.6g}")
+
+
+def _may_be_of_training(out: Path) -> bool:
+    """Whether a folder is new, or holds what a training leaves, though it was killed while it wrote."""
+    from vbss.training.checkpoint import CHECKPOINT, LOCK
+
+    if not out.exists():
+        return True
+    if not out.is_dir():
+        return False
+    names = [path.name for path in out.iterdir()]
+    begun = [name for name in names if name in (_SCENES, LOCK) or name.startswith(f".{CHECKPOINT}.")]
+    return CHECKPOINT in names or len(begun) == len(names)
 
 
 def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
@@ -186,7 +204,7 @@ def _simulated(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from vbss.scenes import Condition, SpeechCorpus
     from vbss.training import SimulatedMixtures
 
-    if not _PARTS * arguments.seconds >= 1:
+    if not 1 <= _PARTS * arguments.seconds < math.inf:
         raise InputError(f"seconds must be at least {1 / _PARTS} with --data, got {arguments.seconds}.")
     condition = Condition(
         num_sources=arguments.num_sources,
@@ -213,15 +231,19 @@ def _recorded(arguments: argparse.Namespace, num_microphones: int) -> tuple[Any,
 
     options = {"seconds": arguments.seconds, "stft": STFT.init(arguments.sample_rate)}
     if arguments.validation is not None:
-        corpora = tuple(RecordedMixtures.read(path, **options) for path in (arguments.recordings, arguments.validation))
+        corpora = (
+            RecordedMixtures.read(arguments.recordings, **options),
+            RecordedMixtures.read(arguments.validation, **options),
+        )
     elif arguments.recordings.is_dir():
         corpora = RecordedMixtures.read(arguments.recordings, **options).held_out(_HELD_OUT)
     else:
         read = partial(RecordedMixtures.read, arguments.recordings, **options)
         corpora = read(split="train"), read(split="dev")
-    if corpora[0].num_channels != num_microphones:
-        raise InputError(
-            f"--array has {num_microphones} microphones, the files of --recordings have {corpora[0].num_channels} "
-            "channels."
-        )
+    for corpus in corpora:
+        if corpus.num_channels != num_microphones:
+            raise InputError(
+                f"--array has {num_microphones} microphones, the file {str(corpus.stretches[0].file)!r} has "
+                f"{corpus.num_channels} channels."
+            )
     return corpora

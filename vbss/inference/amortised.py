@@ -103,6 +103,15 @@ class Amortised(eqx.Module):
         posterior, observations = self._inferred(model, data)
         return self._em.elbo(model, posterior, data, observations)
 
+    def objective(self, model: Model, data: tuple, key: Array, epoch: Float[Array, ""]) -> Float[Array, ""]:
+        """What training raises in the bound's place: the bound itself, unless a subclass says otherwise.
+
+        Args:
+            key: of draws.
+            epoch: how far training is, in passes over the corpus.
+        """
+        return self.bound(model, *data)
+
     @property
     def _em(self) -> EM:
         return EM(updates=self.updates)

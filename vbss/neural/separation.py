@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
@@ -68,6 +69,8 @@ def separate_neural(
     _check_trained(trained)
     wanted = trained.num_classes if num_sources is None else num_sources
     num_sources = whole_number("num_sources", wanted, 1, trained.num_classes)
+    if not isinstance(recording, Recording):
+        raise InputError(f"recording must be a vbss.audio.Recording, got {type(recording).__name__}.")
     if len(recording.samples) != 1:
         raise InputError(
             f"recording must have one channel, got {len(recording.samples)}; of several microphones "
@@ -129,6 +132,10 @@ def separate_from_network(
     if not is_counted:
         wanted = trained.num_classes if num_sources is None else num_sources
         num_sources = whole_number("num_sources", wanted, 1, trained.num_classes)
+    if microphone_positions is None:
+        raise InputError(
+            "microphone_positions must be given: of one microphone alone, `vbss.separate_neural` takes it."
+        )
     recorded = ArrayRecording.check(recording, microphone_positions, reference_microphone)
     chosen = Settings(**settings).of_array(True)
     if chosen.pipeline.is_blind:
@@ -147,6 +154,14 @@ def separate_from_network(
 def _check_trained(trained: Any) -> None:
     if not isinstance(trained, TrainedSeparator):
         raise InputError(f"trained must be a TrainedSeparator, as vbss train makes it, got {type(trained).__name__}")
+    weights = jax.tree.leaves(eqx.filter(trained, eqx.is_inexact_array))
+    if not all(np.isfinite(leaf).all() for leaf in weights):
+        raise InputError("trained holds weights that are infinite or nan: its training failed, or the file was changed")
+    if trained.network.num_frequencies != len(trained.stft.frequencies):
+        raise InputError(
+            f"trained has a network of {trained.network.num_frequencies} frequencies, its transform has "
+            f"{len(trained.stft.frequencies)}"
+        )
 
 
 def _at_networks_rate(recording: Recording, trained: TrainedSeparator) -> Float[np.ndarray, "channels samples"]:

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vbss.errors import InputError
+from vbss.audio.geometry import check_microphone_positions
+from vbss.errors import InputError, whole_number
 from vbss.networks import ArrayNetwork, Separator
 from vbss.neural.trained import TrainedSeparator
 from vbss.training import (
+    MOST_SOURCES,
     RecordedMixtures,
     SimulatedMixtures,
     SpatialBound,
@@ -66,6 +68,13 @@ def train_separator(
         InputError: as `vbss.train` does, or if the corpora differ in their transform.
     """
     settings = _SETTINGS if settings is None else settings
+    if not isinstance(settings, TrainingSettings):
+        raise InputError(f"settings must be a vbss.TrainingSettings, got {type(settings).__name__}")
+    for name, items in (("corpus", corpus), ("validation", validation)):
+        if not isinstance(items, SimulatedMixtures | RecordedMixtures):
+            raise InputError(f"{name} must be SimulatedMixtures or RecordedMixtures, got {type(items).__name__}")
+    check_microphone_positions(microphone_positions)
+    num_sources = whole_number("num_sources", num_sources, 1, MOST_SOURCES)
     if corpus.stft != validation.stft:
         raise InputError(f"validation must have the transform of corpus, {corpus.stft}, got {validation.stft}")
     stft = corpus.stft

@@ -6,7 +6,8 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from vbss.audio import read_recording, resample
+from vbss.audio import Recording, read_recording, resample
+from vbss.audio.sound_files import SoundFiles
 from vbss.errors import InputError
 from vbss.scenes.corpus import SpeechCorpus
 
@@ -43,7 +44,10 @@ def draw_excerpts(
         for file in generator.permutation(corpus.files[speaker]):
             if _seconds(corpus.folder / file) < seconds:
                 continue
-            samples = resample(read_recording(corpus.folder / file), sample_rate).samples[0].astype(np.float64)
+            recording = _recording(corpus.folder / file)
+            if recording is None:
+                continue
+            samples = resample(recording, sample_rate).samples[0].astype(np.float64)
             begins = _speech_begins(samples, length, frame)
             if len(begins):
                 begin = int(generator.choice(begins))
@@ -65,6 +69,17 @@ def _seconds(path: Path) -> float:
         return soundfile.info(path).duration
     except soundfile.SoundFileError:
         return np.inf  # reading it tells what is wrong
+
+
+def _recording(path: Path) -> Recording | None:
+    """What a file holds; None of a silent one."""
+    try:
+        return read_recording(path)
+    except InputError:
+        sound = SoundFiles.open(path)
+        if sound.read(0, sound.num_samples).any():
+            raise
+        return None
 
 
 def _speech_begins(samples: np.ndarray, length: int, frame: int) -> np.ndarray:

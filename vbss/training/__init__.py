@@ -5,6 +5,7 @@ from vbss.training.batches import TrainingDataWarning as TrainingDataWarning
 from vbss.training.recorded import RecordedMixtures as RecordedMixtures
 from vbss.training.settings import TrainingSettings as TrainingSettings
 from vbss.training.simulated import SimulatedMixtures as SimulatedMixtures
+from vbss.training.spatial import MOST_SOURCES as MOST_SOURCES
 from vbss.training.spatial import SpatialBound as SpatialBound
 from vbss.training.spatial import spatial_model as spatial_model
 from vbss.training.state import Training as Training

@@ -1,12 +1,15 @@
 """Trainings that were stopped and can go on."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
+from filelock import FileLock, Timeout
 from jax.experimental import multihost_utils
 
 from vbss.errors import InputError
@@ -17,7 +20,35 @@ from vbss.storage.layout import classes_in
 from vbss.training.settings import TrainingSettings
 from vbss.training.state import Training, changed, placed
 
-CHECKPOINT, _METRICS = "checkpoint.vbss", "metrics.jsonl"
+CHECKPOINT, LOCK, _METRICS = "checkpoint.vbss", ".training.lock", "metrics.jsonl"
+
+
+@contextmanager
+def held(folder: Path | None) -> Iterator[None]:
+    """Nobody else trains in the folder meanwhile; what a killed training left half written in it is taken away.
+
+    Raises:
+        InputError: if somebody does, or it cannot be made.
+    """
+    if folder is None or jax.process_index() != 0:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"folder: {str(folder)!r} is a file") from error
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"folder: {str(folder)!r} is in use by another training") from error
+    try:
+        for unfinished in folder.glob(f".{CHECKPOINT}.*.new"):
+            unfinished.unlink()
+        yield
+    finally:
+        lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
 
 
 def save_training(path: Path, state: Training) -> None:
@@ -36,7 +67,6 @@ def save_training(path: Path, state: Training) -> None:
 
 def opened(path: Path, start: Training, settings: TrainingSettings) -> Training:
     """The training that the folder holds, or one that begins, which is saved: what cannot be is known at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     is_there = path.exists()
     if jax.process_count() > 1:  # the first process decides; another may look when it has already written
         is_there = bool(multihost_utils.broadcast_one_to_all(np.asarray(is_there)))

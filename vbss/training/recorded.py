@@ -50,6 +50,9 @@ class RecordedMixtures:
                 than the transform, or none is as long as a stretch.
         """
         self.seconds, self.stft = positive("seconds", seconds), STFT.init(8000) if stft is None else stft
+        if self.seconds * self.stft.sample_rate < self.stft.window_length:
+            shortest = self.stft.window_length / self.stft.sample_rate
+            raise InputError(f"seconds must be at least {shortest}, the length of a window, got {self.seconds}.")
         opened = {Path(file): SoundFiles.open(file) for file in files}
         if not opened:
             raise InputError("files must not be empty.")
@@ -150,7 +153,9 @@ class RecordedMixtures:
             return np.full((self.num_channels, length), np.nan)
         if not found.any():
             return np.zeros((self.num_channels, length))
-        resampled = resample(Recording(found, sound.sample_rate), self.stft.sample_rate).samples[:, :length]
+        peak = np.abs(found).max()  # of any size, which resampling must not push out of the range of float32
+        recording = Recording(found / peak, sound.sample_rate)
+        resampled = peak * resample(recording, self.stft.sample_rate).samples[:, :length]
         return np.pad(resampled, ((0, 0), (0, length - resampled.shape[1])))
 
     @cached_property

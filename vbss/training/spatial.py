@@ -18,7 +18,7 @@ from vbss.models.cgmm_start import bin_fit, peak_directions
 from vbss.networks import ArrayNetwork
 
 _HISTOGRAM_FREQUENCIES, _HISTOGRAM_BINS = 32, 2000  # one of eighty pairs of 2 s is missed for that
-_MOST_SOURCES = 6  # all of whose permutations are gone through
+MOST_SOURCES = 6  # all of whose permutations are gone through
 
 
 def spatial_model(
@@ -81,9 +81,9 @@ class SpatialBound(Amortised):
                 network's classes, or data with unobserved bins.
         """
         num_sources = model.num_sources
-        if model.has_noise or num_sources > _MOST_SOURCES or any(part is not None for part in rest):
+        if model.has_noise or num_sources > MOST_SOURCES or any(part is not None for part in rest):
             raise InputError(
-                f"model and data must be those of at most {_MOST_SOURCES} sources without a class of noise, with all "
+                f"model and data must be those of at most {MOST_SOURCES} sources without a class of noise, with all "
                 "bins observed"
             )
         network: Any = self.network

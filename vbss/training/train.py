@@ -30,7 +30,7 @@ from vbss.training.batches import (
     layout_of,
     num_batches,
 )
-from vbss.training.checkpoint import CHECKPOINT, opened, save_training
+from vbss.training.checkpoint import CHECKPOINT, held, opened, save_training
 from vbss.training.settings import TrainingSettings
 from vbss.training.state import Learnt, Training, begun, changed, optimizer_of, placed
 
@@ -77,7 +77,23 @@ def train(
     start = begun(model, amortised, (settings.batch_size, settings.seed, len(corpus)), data)
     place, start = _placement(settings.batch_size, devices, start)
     path = None if folder is None else Path(folder) / CHECKPOINT
-    state = start if path is None else opened(path, start, settings)
+    with held(path and path.parent):
+        state = start if path is None else opened(path, start, settings)
+        return _trained(state, model, (corpus, validation), settings, path, place, layout, progress)
+
+
+def _trained(
+    state: Training,
+    model: Model,
+    corpora: tuple[Corpus, Corpus],
+    settings: TrainingSettings,
+    path: Path | None,
+    place: Callable[[Batch], Batch],
+    layout: list[tuple],
+    progress: Progress | None,
+) -> Training:
+    """`train` from a state on."""
+    corpus, validation = corpora
     steps, saved, started = num_batches(corpus, settings.batch_size), time.monotonic(), time.monotonic()
     read = {"layout": layout, "num_workers": settings.num_workers}
     try:
@@ -85,7 +101,7 @@ def train(
             for batch in batches(
                 corpus, settings.batch_size, seed=settings.seed, epoch=state.epoch, first=state.batch, **read
             ):
-                state = _stepped(state, model, place(batch), settings)
+                state = _stepped(state, model, place(batch), settings, steps)
                 if progress is not None:
                     progress(state.batch, steps, state.running[0] / max(state.running[1], 1))
                 if path is not None and time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
@@ -137,12 +153,13 @@ def _has_values(arguments: tuple) -> bool:
     return any(leaf.any() for leaf in jax.tree.leaves(arguments))
 
 
-def _stepped(state: Training, model: Model, batch: Batch, settings: TrainingSettings) -> Training:
+def _stepped(state: Training, model: Model, batch: Batch, settings: TrainingSettings, steps: int) -> Training:
     summed, number, skipped = state.running
     skipped += batch.skipped
     if batch.data is None:
         return changed(state, batch=state.batch + 1, running=(summed, number, skipped))
     rate = jnp.float32(settings.learning_rate * state.scale)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(settings.seed), state.epoch), state.batch)
     latest, optimizer, total, is_finite = _step(
         model,
         state.latest,
@@ -150,6 +167,8 @@ def _stepped(state: Training, model: Model, batch: Batch, settings: TrainingSett
         batch.data,
         batch.weights,
         rate,
+        key,
+        jnp.float32(state.epoch + state.batch / steps),
         settings.largest_gradient,
         settings.precision == "mixed",
     )
@@ -171,6 +190,8 @@ def _step(
     data: tuple,
     weights: Float[Array, " items"],
     rate: Float[Array, ""],
+    key: Array,
+    epoch: Float[Array, ""],
     largest_gradient: float,
     is_mixed: bool,
 ) -> tuple[Learnt, Any, Float[Array, ""], Bool[Array, ""]]:
@@ -182,7 +203,7 @@ def _step(
         learnt = eqx.combine(moving, fixed)
         if is_mixed:
             learnt = eqx.tree_at(lambda learnt: learnt.amortised, learnt, _halved(learnt.amortised))
-        total = _summed_bounds(model, learnt, data, weights)
+        total = _summed_objectives(model, learnt, data, weights, key, epoch)
         return -total / (jnp.maximum(weights.sum(), 1).astype(total.dtype) * size), total
 
     with relaxed_promotion():
@@ -203,6 +224,15 @@ def _summed_bounds(model: Model, learnt: Learnt, data: tuple, weights: Float[Arr
     model = _learnt_model(model, learnt)
     bounds = jax.vmap(lambda item: learnt.amortised.bound(model, *item))(data)
     return (weights.astype(bounds.dtype) * bounds).sum()
+
+
+def _summed_objectives(
+    model: Model, learnt: Learnt, data: tuple, weights: Float[Array, " items"], key: Array, epoch: Float[Array, ""]
+) -> Float[Array, ""]:
+    model = _learnt_model(model, learnt)
+    keys = jax.random.split(key, len(weights))
+    values = jax.vmap(lambda item, key: learnt.amortised.objective(model, item, key, epoch))(data, keys)
+    return (weights.astype(values.dtype) * values).sum()
 
 
 def _learnt_model(model: Model, learnt: Learnt) -> Model:
