@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--speakers", type=int, help="heard in training; by default all")
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--hidden-size", type=int, default=192)
+    parser.add_argument("--cell", default="minimal", choices=("minimal", "lstm"), help="lstm with 600 is the paper's")
     parser.add_argument("--classes", type=int, default=2, help="of the network; beyond 2 of mixtures alone")
     arguments = parser.parse_args()
     training, validation = corpora(
@@ -54,7 +55,11 @@ def main() -> None:
         parser.error("--classes is for the objective mixtures")
     num_classes = EMBEDDING_SIZE if arguments.objective == "clustering" else arguments.classes
     separator = Separator(
-        len(training.stft.frequencies), num_classes, hidden_size=arguments.hidden_size, key=jax.random.key(0)
+        len(training.stft.frequencies),
+        num_classes,
+        hidden_size=arguments.hidden_size,
+        cell=arguments.cell,
+        key=jax.random.key(0),
     )
     model, folder = training.model(arguments.classes), arguments.out / arguments.objective
     if arguments.objective == "mixtures":
