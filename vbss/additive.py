@@ -11,7 +11,7 @@ from numpyro.distributions import biject_to, constraints
 
 from vbss.context import relaxed_promotion
 from vbss.distributions.constraints import hermitian_positive_definite, packed_hermitian_positive_definite
-from vbss.errors import InputError
+from vbss.errors import InputError, whole_number
 from vbss.hermitian import inverse_and_log_determinant, inverse_entries, pack, packed_identity, unpack
 from vbss.kinds import Kind
 
@@ -35,14 +35,20 @@ class Additive(Kind):
     Args:
         event_rank: 0 (non-negative scalars) or 1 (Hermitian positive definite matrices, packed along the last axis as
             by `vbss.hermitian.pack`).
+        held: of scalars, how many of the first along the last axis stay as they are: with them S is homogeneous, but
+            they are known.
     """
 
     event_rank: int = eqx.field(static=True, default=0)
+    held: int = eqx.field(static=True, default=0)
     claim: ClassVar[str] = "-log|S| - tr(S^-1 X) with a covariance S proportional to"
 
     def __check_init__(self):
         if self.event_rank not in (0, 1):
             raise InputError(f"Additive: event_rank must be 0 (scalars) or 1 (packed matrices), got {self.event_rank}")
+        whole_number("Additive: held", self.held, 0)
+        if self.held and self.event_rank:
+            raise InputError("Additive: held is for scalars, event_rank 0")
 
     @property
     def support(self):
@@ -52,12 +58,14 @@ class Additive(Kind):
         gradient, curvature = jax.jvp(jax.grad(objective), (value,), (value,))
         fit, cost = -(gradient + curvature), -(2 * gradient + curvature)
         if self.event_rank == 0:
-            return improved_scalars(value, jnp.maximum(fit, 0), cost)
+            improved = improved_scalars(value, jnp.maximum(fit, 0), cost)
+            return jnp.concatenate([value[..., : self.held], improved[..., self.held :]], -1) if self.held else improved
         return improved_matrices(value, fit, cost)
 
     def perturbed(self, value, key):
         if self.event_rank == 0:
-            return value * jnp.exp(jax.random.normal(key, value.shape, value.dtype))
+            moved = value * jnp.exp(jax.random.normal(key, value.shape, value.dtype))
+            return moved.at[..., : self.held].set(value[..., : self.held]) if self.held else moved
         size = isqrt(value.shape[-1])
         matrix = unpack(value)
         noise = jax.random.normal(key, matrix.shape, matrix.dtype) / (2 * size**0.5)

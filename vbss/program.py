@@ -14,6 +14,7 @@ from numpyro.distributions import constraints
 
 from vbss.distributions.discrete import Indicator, MarkovChain
 from vbss.kinds import Kind
+from vbss.weights import Weights
 
 
 class Model(eqx.Module):
@@ -49,7 +50,17 @@ class Model(eqx.Module):
                 raise ValueError(f"{type(self).__name__}.{name} is annotated with a kind's class: write it with ()")
         return {name: mark for name, all_marks in marks.items() for mark in all_marks if isinstance(mark, Kind)}
 
-    def replace(self, **fields: Array) -> "Model":
+    def network_names(self) -> tuple[str, ...]:
+        """The fields that are marked by `vbss.Weights`: networks that training learns."""
+        hints = get_type_hints(type(self), include_extras=True)
+        names = (field.name for field in dataclasses.fields(self))
+        return tuple(
+            name
+            for name in names
+            if any(isinstance(mark, Weights) for mark in getattr(hints[name], "__metadata__", ()))
+        )
+
+    def replace(self, **fields: Any) -> "Model":
         """A copy with other values of some fields."""
         return dataclasses.replace(self, **fields)
 

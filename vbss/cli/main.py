@@ -7,7 +7,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-from vbss.cli import batch, calibrate, demo, localize, separate, simulate, train
+from vbss.cli import batch, calibrate, demo, enhance, localize, separate, simulate, train
 from vbss.cli.arguments import EXIT_BAD_INPUT, Parser, fail
 from vbss.cli.inference import InferenceFailed
 
@@ -85,6 +85,6 @@ def _parser() -> Parser:
     parser = Parser(prog="vbss", description="Variational Bayesian separation and localisation of sound sources.")
     parser.add_argument("--version", action="version", version=f"vbss {version('vbss')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (separate, localize, calibrate, train, batch, simulate, demo):
+    for command in (separate, localize, enhance, calibrate, train, batch, simulate, demo):
         command.add(commands)
     return parser

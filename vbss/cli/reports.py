@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vbss.audio import Recording
     from vbss.audio.sound_files import SoundFiles
     from vbss.binaural import BinauralLocalization
+    from vbss.enhancement import KnownSources
     from vbss.neural import NeuralSeparation
     from vbss.separation import Localization, LongSeparation, Separation
 
@@ -27,7 +28,7 @@ def load_matplotlib() -> None:
 
 
 def print_warnings(
-    result: "BinauralLocalization | Localization | LongSeparation | NeuralSeparation", quiet: bool
+    result: "BinauralLocalization | KnownSources | Localization | LongSeparation | NeuralSeparation", quiet: bool
 ) -> None:
     """Say on stderr what the report says too."""
     if not quiet:

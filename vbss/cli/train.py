@@ -1,15 +1,18 @@
-"""`vbss train`: speech or recordings in, a network that separates out."""
+"""`vbss train`: speech or recordings in, a network out that separates, or knows what speech may be."""
 
 import argparse
 import math
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vbss.cli.arguments import Parser, add_quiet, add_seed, at_least, in_options
 from vbss.cli.inference import InferenceFailed
+from vbss.cli.train_speech import add_speech, trained_speech
 from vbss.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +33,10 @@ _OPTIONS = {
     "corpus:": "--data or --recordings:",
     "validation:": "--data or --validation:",
 }
+_DEFAULTS: dict[str, dict[str, int]] = {
+    "cgmm": {"sample_rate": 8000, "max_epochs": 20, "batch_size": 4, "hidden_size": 192},
+    "vae": {"sample_rate": 16000, "max_epochs": 60, "batch_size": 16, "hidden_size": 128},
+}
 _PARTS = 2  # of a simulated scene: drawing rooms takes longer than hearing them twice as long
 _MOST = 1_000_000  # of scenes, epochs and items of a batch
 _LARGEST, _DEEPEST = 4096, 16
@@ -37,18 +44,27 @@ _SCENES = "scenes"  # the folder of simulated ones, kept for the next epoch
 _HELD_OUT = 10  # every tenth speaker, where no split says who
 
 
+def _told(name: str) -> str:
+    return ", ".join(f"{defaults[name]} of {model}" for model, defaults in _DEFAULTS.items())
+
+
 def add(commands: Any) -> None:
     """Describe the command to the parser."""
     parser: Parser = commands.add_parser(
         "train",
-        help="train a network that separates, on mixtures alone",
-        description="Train a network that separates sources heard by one microphone. It learns from mixtures recorded "
-        "by an array, without any source alone: where sounds come from tells it which bins belong together.",
-        epilog="Writes DIR/network.vbss, metrics.jsonl, training.png, checkpoint.vbss and, of --data, scenes, which "
-        "may be deleted. The same command, stopped, goes on where it was, and with more --epochs, too. Then vbss "
-        "separate MIX --network DIR/network.vbss --sources K --out RESULT.",
+        help="train a network that separates, on mixtures alone, or a model of speech",
+        description="With --model cgmm, train a network that separates sources heard by one microphone. It learns from "
+        "mixtures recorded by an array, without any source alone: where sounds come from tells it which bins belong "
+        "together. With --model vae, train an autoencoder on clean speech, for vbss enhance.",
+        epilog="Writes DIR/network.vbss, metrics.jsonl, training.png, checkpoint.vbss and, of mixtures of --data, "
+        "scenes, which may be deleted. The same command, stopped, goes on where it was, and with more --epochs, too. "
+        "Then vbss separate MIX --network DIR/network.vbss --sources K --out RESULT, or vbss enhance NOISY --network "
+        "DIR/network.vbss --out RESULT.",
     )
-    parser.add_argument("--model", choices=("cgmm",), default="cgmm", help="of the mixtures (%(default)s)")
+    parser.add_argument(
+        "--model", choices=tuple(_DEFAULTS), default="cgmm",
+        help="cgmm: of mixtures of an array; vae: of clean speech, by --data (%(default)s)",
+    )  # fmt: skip
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--data", type=Path, metavar="SPEECH_FOLDER",
@@ -82,35 +98,38 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--scenes", type=at_least(1, _MOST), default=1000, metavar="N", help="simulated of --data (%(default)s)"
     )
-    parser.add_argument("--sample-rate", type=at_least(8000), default=8000, metavar="HZ", help="Hz (%(default)s)")
+    parser.add_argument("--sample-rate", type=at_least(8000), metavar="HZ", help=f"Hz ({_told('sample_rate')})")
     parser.add_argument(
         "--seconds", type=float, default=2.0, metavar="S", help="of sound in an item of a batch, s (%(default)s)"
     )
-    parser.add_argument("--epochs", "--max-epochs", type=at_least(1, _MOST), default=20, metavar="N", dest="max_epochs",
-                        help="passes over all mixtures at most (%(default)s)")  # fmt: skip
-    parser.add_argument(
-        "--batch-size", type=at_least(1, _MOST), default=4, metavar="N", help="items of a step (%(default)s)"
-    )
+    parser.add_argument("--epochs", "--max-epochs", type=at_least(1, _MOST), metavar="N", dest="max_epochs",
+                        help=f"passes over all data at most ({_told('max_epochs')})")  # fmt: skip
+    parser.add_argument("--batch-size", type=at_least(1, _MOST), metavar="N",
+                        help=f"items of a step ({_told('batch_size')})")  # fmt: skip
     parser.add_argument("--learning-rate", type=float, default=1e-3, metavar="X", help="of Adam (%(default)s)")
-    parser.add_argument("--hidden-size", type=at_least(1, _LARGEST), default=192, metavar="N",
-                        help="states of each layer and direction of time (%(default)s)")  # fmt: skip
+    parser.add_argument("--hidden-size", type=at_least(1, _LARGEST), metavar="N",
+                        help=f"of a layer and direction of time ({_told('hidden_size')})")  # fmt: skip
     parser.add_argument("--layers", "--num-layers", type=at_least(1, _DEEPEST), default=3, metavar="N",
                         dest="num_layers", help="recurrent ones (%(default)s)")  # fmt: skip
     parser.add_argument(
         "--cell", choices=("minimal", "lstm"), default="minimal",
         help="of a layer; lstm is the paper's, with --hidden-size 600, and slow (%(default)s)",
     )  # fmt: skip
+    add_speech(parser)
     add_quiet(parser)
     add_seed(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    for name, value in _DEFAULTS[arguments.model].items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     out: Path = arguments.out
     if not _may_be_of_training(out):
         raise InputError(f"--out {str(out)!r} is no folder of an earlier training: name another.")
     try:
-        trained = _trained(arguments)
+        trained = _trained(arguments) if arguments.model == "cgmm" else trained_speech(arguments, _progress)
     except InputError as error:
         raise in_options(error, _OPTIONS) from error
     if trained.training.status.name == "interrupted":
@@ -119,7 +138,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if math.isfinite(training.best):
         from vbss.storage import save
 
-        save(network, trained.separator)
+        save(network, trained[0])
     if training.epoch > 0:
         from vbss.plots import plot_training
 
@@ -133,7 +152,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     if not arguments.quiet:
         why = "the validation bound rose no more" if training.status.name == "converged" else "as many as --epochs says"
-        print(f"{network}: {training.epoch} epochs, {why}; best validation bound, tempered, {training.best:.6g}")
+        print(f"{network}: {training.epoch} epochs, {why}; best validation bound, weighted, {training.best:.6g}")
 
 
 def _may_be_of_training(out: Path) -> bool:
@@ -150,11 +169,9 @@ def _may_be_of_training(out: Path) -> bool:
 
 
 def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
-    from tqdm import tqdm
-
     from vbss.audio import read_microphone_positions
     from vbss.neural import train_separator
-    from vbss.training import TrainingDataWarning, TrainingSettings
+    from vbss.training import TrainingSettings
 
     settings = TrainingSettings(
         batch_size=arguments.batch_size,
@@ -171,6 +188,28 @@ def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
         raise InputError("--validation is for --recordings: the speakers of --data are divided.")
     positions = read_microphone_positions(arguments.microphones)
     corpus, validation = _simulated(arguments) if arguments.recordings is None else _recorded(arguments, len(positions))
+    with _progress(arguments) as progress:
+        return train_separator(
+            corpus,
+            validation,
+            positions,
+            arguments.num_sources if arguments.num_classes is None else arguments.num_classes,
+            hidden_size=arguments.hidden_size,
+            num_layers=arguments.num_layers,
+            cell=arguments.cell,
+            settings=settings,
+            folder=arguments.out,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
+    """A bar on terminals, and warnings in lines of their own, unless --quiet."""
+    from tqdm import tqdm
+
+    from vbss.training import TrainingDataWarning
+
     silent = arguments.quiet or not sys.stderr.isatty()
     with (
         tqdm(desc="training", unit="step", leave=False, disable=silent) as bar,
@@ -185,18 +224,7 @@ def _trained(arguments: argparse.Namespace) -> "NeuralTraining":
             bar.set_postfix(bound=f"{bound:.6g}", refresh=False)
             bar.update(step - bar.n)
 
-        return train_separator(
-            corpus,
-            validation,
-            positions,
-            arguments.num_sources if arguments.num_classes is None else arguments.num_classes,
-            hidden_size=arguments.hidden_size,
-            num_layers=arguments.num_layers,
-            cell=arguments.cell,
-            settings=settings,
-            folder=arguments.out,
-            progress=progress,
-        )
+        yield progress
 
 
 def _simulated(arguments: argparse.Namespace) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import biject_to
+from numpyro.distributions import biject_to, constraints
 from numpyro.infer import init_to_uniform
 
 from vbss import expectation
@@ -24,6 +24,7 @@ from vbss.errors import InputError
 from vbss.expectation import Observations
 from vbss.factors import Factor, StatisticsFactor, Values
 from vbss.families import statistics_family
+from vbss.inference.target import SiteDensity
 from vbss.kinds import Kind
 from vbss.posteriors import Posterior
 from vbss.probes import elsewhere, is_proven, probe
@@ -76,6 +77,26 @@ class Collapsed(eqx.Module):
     def log_density(self, values: Mapping[str, Array], observations: Observations) -> Float[Array, ""]:
         """log p(y, values), exact and differentiable to any order."""
         return _log_density(self, dict(values), observations)
+
+    def sites(self, values: Mapping[str, Array]) -> dict[str, SiteDensity]:
+        """What each site adds to the log density of a program without discrete latents."""
+        program = handlers.substitute(self.model, {**self.points, **values})
+        found = {}
+        with relaxed_promotion(), numpyro.validation_enabled(False), handlers.block():
+            for name, site in handlers.trace(program).get_trace(*self.data).items():
+                if site["type"] != "sample":
+                    continue
+                fn, mask = unmasked(site["fn"])
+                log_prob = jnp.broadcast_to(fn.log_prob(site["value"]), fn.batch_shape)
+                log_prob = log_prob if mask is None else jnp.where(mask, log_prob, 0)
+                log_prob = log_prob if site["scale"] is None else site["scale"] * log_prob
+                support: Any = fn.support
+                while isinstance(support, constraints.independent):
+                    support = support.base_constraint
+                frames = tuple(site["cond_indep_stack"])
+                ranks = len(fn.batch_shape), len(fn.event_shape)
+                found[name] = SiteDensity(log_prob, frames, support, *ranks, site["is_observed"])
+        return found
 
     def discrete(
         self, values: Mapping[str, Array], observations: Observations, key: Array

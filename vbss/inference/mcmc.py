@@ -116,7 +116,7 @@ class MCMC(Algorithm):
         return unconstrained(model, data, state.points, jax.random.key(0), probes=False)
 
     def step(self, model, state, data, constants):
-        chains = self._kernel.draw(constants.log_density, state.chains)
+        chains = self._kernel.draw(constants, state.chains)
         kept = state.num_steps - self.num_warmup
         place = jnp.where(kept < 0, self.num_draws, kept % self.num_draws)  # outside while warming up
         draws = state.draws.at[:, place].set(chains.z, mode="drop")

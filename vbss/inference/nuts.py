@@ -1,4 +1,4 @@
-"""NumPyro's No-U-Turn sampler as pure functions of a log density, for many chains at once.
+"""NumPyro's No-U-Turn sampler for many chains at once.
 
 Source: Hoffman and Gelman, "The No-U-Turn Sampler" (2014); the warm-up is Stan's.
 """
@@ -12,14 +12,15 @@ from jaxtyping import Array, Float
 from numpyro.infer.hmc import HMCState, hmc
 
 from vbss.context import relaxed_promotion
+from vbss.inference.kernel import Kernel
 
 LogDensity = Callable[[Float[Array, " size"]], Float[Array, ""]]
 Chains = HMCState
 """States of NumPyro's kernel with a leading axis of chains."""
 
 
-class NUTS(eqx.Module):
-    """Settings of the kernel.
+class NUTS(Kernel):
+    """NumPyro's No-U-Turn sampler, which needs no tuning.
 
     Args:
         num_warmup: first draws, which adapt the step size and a diagonal mass matrix of each chain.
@@ -31,24 +32,21 @@ class NUTS(eqx.Module):
     target_accept: float = eqx.field(static=True)
     max_tree_depth: int = eqx.field(static=True)
 
-    def begin(self, log_density: LogDensity, positions: Float[Array, "chains size"], key: Array) -> Chains:
-        """Chains at given positions, in the default precision of JAX."""
-        init, _ = _kernel(log_density)
+    def begin(self, target, positions, key):
+        init, _ = _kernel(target.log_density)
         with relaxed_promotion():
             keys = jax.random.split(key, positions.shape[0])
             return jax.vmap(lambda position, key: self._init(init, position, key))(positions, keys)
 
-    def draw(self, log_density: LogDensity, chains: Chains) -> Chains:
-        """One more draw of each chain."""
-        init, sample = _kernel(log_density)
+    def draw(self, target, chains):
+        init, sample = _kernel(target.log_density)
         with relaxed_promotion():
             # The kernel learns its settings from `init`, whose state is not needed here.
             jax.eval_shape(lambda position, key: self._init(init, position, key), chains.z[0], chains.rng_key[0])
             return jax.vmap(sample)(chains)
 
-    def moved(self, log_density: LogDensity, chains: Chains) -> Chains:
-        """The same chains under another log density."""
-        energy, gradient = jax.vmap(jax.value_and_grad(lambda position: -log_density(position)))(chains.z)
+    def moved(self, target, chains):
+        energy, gradient = jax.vmap(jax.value_and_grad(lambda position: -target.log_density(position)))(chains.z)
         return chains._replace(potential_energy=energy, z_grad=gradient)
 
     def _init(self, init: Callable, position: Array, key: Array) -> HMCState:

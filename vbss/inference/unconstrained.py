@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,15 +17,14 @@ from vbss.expectation import Observations
 from vbss.factors import Values
 from vbss.inference.algorithm import Start
 from vbss.inference.collapsed import Collapsed, collapse, state_probabilities
-from vbss.inference.nuts import NUTS, Chains
+from vbss.inference.kernel import Kernel
+from vbss.inference.target import Layout, SiteDensity, Target
 from vbss.posteriors import AbstractPosterior
 from vbss.posteriors.sampled import SampledPosterior
 from vbss.program import Model
 
-Layout = tuple[tuple[str, tuple[int, ...], str], ...]
 
-
-class Unconstrained(eqx.Module):
+class Unconstrained(Target):
     """Positions are vectors of all unconstrained coordinates, in JAX's default precision; made by `unconstrained`.
 
     Attributes:
@@ -38,21 +38,23 @@ class Unconstrained(eqx.Module):
     layout: Layout = eqx.field(static=True)
 
     @property
-    def size(self) -> int:
-        """The length of a position."""
-        return sum(prod(shape) for _, shape, _ in self.layout)
+    def discrete(self) -> tuple[str, ...]:
+        """Names of the discrete latents."""
+        return tuple(self.collapsed.factors)
 
     def at(self, model: Model, points: Mapping[str, Array]) -> "Unconstrained":
         """The same at other parameters and points."""
         moved = eqx.tree_at(lambda collapsed: collapsed.points, self.collapsed.with_model(model), dict(points))
-        return Unconstrained(moved, self.observations, self.layout)
+        return Unconstrained(collapsed=moved, observations=self.observations, layout=self.layout)
 
-    def log_density(self, position: Float[Array, " size"]) -> Float[Array, ""]:
-        """log p(y, position): of the values, plus that of the Jacobian."""
+    def log_density(self, position):
         values, log_determinant = self.collapsed.constrain(self._coordinates(position))
         with relaxed_promotion():
             total = self.collapsed.log_density(values, self.observations) + log_determinant
         return total.astype(position.dtype)
+
+    def sites(self, position: Float[Array, " size"]) -> dict[str, SiteDensity]:
+        return self.collapsed.sites(self.values(position))
 
     def values(self, position: Float[Array, " size"]) -> Values:
         """The continuous latents at a position, in the shapes of the program's draws."""
@@ -93,7 +95,16 @@ def unconstrained(model: Model, data: tuple, points: Mapping[str, Array], key: A
             raise InputError(f"start: point {name!r} must have shape {value.shape}, got {held[name].shape}")
     shapes = eqx.filter_eval_shape(lambda c, key: c.unconstrain(c.initial(key)), collapsed, key)
     layout = tuple((name, shapes[name].shape, shapes[name].dtype.name) for name in collapsed.continuous)
-    return Unconstrained(collapsed, collapsed.observe(), layout).at(model, held)
+    return Unconstrained(collapsed=collapsed, observations=collapsed.observe(), layout=layout).at(model, held)
+
+
+def model_start(model: Model, data: tuple, key: Array) -> Mapping[str, Array]:
+    """What the model's own start says of continuous latents and points."""
+    given = model.start(key, *data)
+    if not given:
+        return {}
+    collapsed = collapse(model, data, key, probes=False)
+    return {name: value for name, value in given.items() if name in (*collapsed.continuous, *collapsed.points)}
 
 
 def starting_points(start: Start) -> Mapping[str, Array]:
@@ -103,11 +114,12 @@ def starting_points(start: Start) -> Mapping[str, Array]:
     return {} if start is None else start
 
 
-def starting_chains(kernel: NUTS, target: Unconstrained, start: Start, num_chains: int, key: Array) -> Chains:
+def starting_chains(kernel: Kernel, target: Unconstrained, start: Start, num_chains: int, key: Array) -> Any:
     """Chains that begin at draws of a posterior, at given values, else at random.
 
     Raises:
-        InputError: if the start names what is not there or has another shape, or the log density is not finite there.
+        InputError: if the start names what is not there or has another shape, the log density is not finite there, or
+            the kernel cannot move it.
     """
     key_values, key_draws, key_chains = jax.random.split(key, 3)
     values = _random_values(target.collapsed, jax.random.split(key_values, num_chains))
@@ -125,7 +137,9 @@ def starting_chains(kernel: NUTS, target: Unconstrained, start: Start, num_chain
         if value.shape != values[name].shape:
             raise InputError(f"start: site {name!r} must have shape {values[name].shape[1:]}, got {value.shape[1:]}")
         values[name] = value.astype(values[name].dtype)
-    chains = _begin(kernel, target, values, key_chains)
+    positions = _positions(target, values)
+    kernel.check(target, positions, key_draws)
+    chains = _begin(kernel, target, positions, key_chains)
     if not bool(jnp.isfinite(chains.potential_energy).all()):
         raise InputError(
             "start: the log density is infinite or nan where the chains begin: give start={site: value} inside the "
@@ -140,8 +154,13 @@ def _random_values(collapsed: Collapsed, keys: Array) -> Values:
 
 
 @compiled
-def _begin(kernel: NUTS, target: Unconstrained, values: Values, key: Array) -> Chains:
-    return kernel.begin(target.log_density, jax.vmap(target.position)(values), key)
+def _positions(target: Unconstrained, values: Values) -> Float[Array, "chains size"]:
+    return jax.vmap(target.position)(values)
+
+
+@compiled
+def _begin(kernel: Kernel, target: Unconstrained, positions: Float[Array, "chains size"], key: Array) -> Any:
+    return kernel.begin(target, positions, key)
 
 
 def sampled_posterior(

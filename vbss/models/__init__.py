@@ -12,6 +12,8 @@ from vbss.models.linear_dynamical import LinearDynamicalSystem as LinearDynamica
 from vbss.models.local_gaussian_nmf import LocalGaussianNMF as LocalGaussianNMF
 from vbss.models.messl import MESSL as MESSL
 from vbss.models.ppam import PPAM as PPAM
+from vbss.models.spectral_vae import SpectralVAE as SpectralVAE
 from vbss.models.student_mixture import StudentMixture as StudentMixture
 from vbss.models.switching_linear_dynamical import SwitchingLinearDynamicalSystem as SwitchingLinearDynamicalSystem
+from vbss.models.vae_nmf import VAENMF as VAENMF
 from vbss.models.vessl import VESSL as VESSL

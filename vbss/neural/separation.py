@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
-from vbss.audio import STFT, Recording, apply_masks, resample
+from vbss.audio import STFT, Recording, apply_masks
 from vbss.audio.array_recording import ArrayRecording
 from vbss.errors import InputError, whole_number
 from vbss.models import LDACGMM
 from vbss.models.cgmm_start import direction_fit, directions_apart, mean_power
+from vbss.neural.rates import as_recorded, at_rate_of
 from vbss.neural.trained import TrainedSeparator
 from vbss.separation.clock import Clock
 from vbss.separation.results import Separation, shares
@@ -78,7 +79,7 @@ def separate_neural(
         )
     clock = Clock({})
     level = np.abs(recording.samples).max()  # masks do not depend on it, but the range of float32 does
-    samples = _at_networks_rate(recording, trained)[0] / level
+    samples = at_rate_of(recording, trained.stft)[0] / level
     masks, spectrograms = clock("network", _separated(trained, jnp.asarray(samples, jnp.float32)))
     sounds = np.asarray(clock("filter", trained.stft.inverse(spectrograms, len(samples))))
     energies = np.sum(np.square(sounds, dtype=np.float64), axis=1)
@@ -89,7 +90,7 @@ def separate_neural(
         if share < _FAINT
     ]
     return NeuralSeparation(
-        sources=_as_recorded(level * sounds[order], trained.sample_rate, recording),
+        sources=as_recorded(level * sounds[order], trained.sample_rate, recording),
         sample_rate=recording.sample_rate,
         masks=np.asarray(masks)[..., order],
         classes=order,
@@ -141,7 +142,7 @@ def separate_from_network(
     if chosen.pipeline.is_blind:
         raise InputError(f"model must be one of {', '.join(ARRAY_MODELS)} for a start by directions.")
     whole = Recording(recorded.samples, recorded.sample_rate)
-    samples = _at_networks_rate(whole, trained)
+    samples = at_rate_of(whole, trained.stft)
     positions: Any = recorded.microphone_positions
     model = spatial_model(positions, trained.stft, trained.num_classes, chosen.num_directions)
     directions, energies = _directions(trained, model, jnp.asarray(samples, jnp.float32), recorded.reference_microphone)
@@ -162,19 +163,6 @@ def _check_trained(trained: Any) -> None:
             f"trained has a network of {trained.network.num_frequencies} frequencies, its transform has "
             f"{len(trained.stft.frequencies)}"
         )
-
-
-def _at_networks_rate(recording: Recording, trained: TrainedSeparator) -> Float[np.ndarray, "channels samples"]:
-    if recording.sample_rate < trained.sample_rate:
-        raise InputError(
-            f"recording must be at {trained.sample_rate} Hz or more, for which the network was trained, got "
-            f"{recording.sample_rate} Hz."
-        )
-    samples = resample(recording, trained.sample_rate).samples
-    if samples.shape[1] < trained.stft.window_length:
-        shortest = trained.stft.window_length / trained.sample_rate
-        raise InputError(f"recording must last {shortest} s or more, got {recording.samples.shape[1]} samples.")
-    return samples
 
 
 @eqx.filter_jit
@@ -198,16 +186,3 @@ def _directions(
     power = mixture[..., reference].real ** 2 + mixture[..., reference].imag ** 2
     energies = jnp.einsum("ft,ftk->k", power, masks)
     return directions_apart(model, fit, energies), energies
-
-
-def _as_recorded(
-    sounds: Float[np.ndarray, "sources samples"], sample_rate: int, recording: Recording
-) -> Float[np.ndarray, "sources recorded"]:
-    """At the recording's rate, length and precision."""
-    found = np.zeros((len(sounds), recording.samples.shape[1]), recording.samples.dtype)
-    for own, sound in zip(found, sounds, strict=True):
-        if sound.any():
-            resampled = resample(Recording(sound[None], sample_rate), recording.sample_rate).samples[0]
-            length = min(len(own), len(resampled))
-            own[:length] = resampled[:length]
-    return found

@@ -7,6 +7,7 @@ is imported when the first figure is drawn. Its figures are saved by `figure.sav
 from vbss.plots.binaural import plot_binaural as plot_binaural
 from vbss.plots.convergence import plot_elbo as plot_elbo
 from vbss.plots.directions import plot_directions as plot_directions
+from vbss.plots.enhancement import plot_enhancement as plot_enhancement
 from vbss.plots.long import plot_long_separation as plot_long_separation
 from vbss.plots.neural import plot_neural_separation as plot_neural_separation
 from vbss.plots.positions import plot_delays as plot_delays

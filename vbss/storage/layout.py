@@ -23,6 +23,7 @@ _PACKAGES = {
         "vbss.binaural",
         "vbss.networks",
         "vbss.neural",
+        "vbss.enhancement",
         "vbss.training",
     ),
     "optax": ("optax",),

@@ -8,5 +8,6 @@ from vbss.training.simulated import SimulatedMixtures as SimulatedMixtures
 from vbss.training.spatial import MOST_SOURCES as MOST_SOURCES
 from vbss.training.spatial import SpatialBound as SpatialBound
 from vbss.training.spatial import spatial_model as spatial_model
+from vbss.training.speech import SpeechSpectra as SpeechSpectra
 from vbss.training.state import Training as Training
 from vbss.training.train import train as train

@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from vbss.errors import InputError
 from vbss.inference.amortised import Amortised
@@ -21,11 +20,11 @@ class Learnt(eqx.Module):
 
     Attributes:
         amortised: the network, as part of what it serves.
-        parameters: of the model, unconstrained.
+        parameters: of the model, unconstrained, and its networks.
     """
 
     amortised: Amortised
-    parameters: dict[str, Array]
+    parameters: dict[str, Any]
 
 
 class Training(eqx.Module):
@@ -68,6 +67,7 @@ class Training(eqx.Module):
 def begun(model: Model, amortised: Amortised, order: tuple[int, int, int], data: str) -> Training:
     kinds = model.parameter_kinds()
     parameters = {name: kind.unconstrain(getattr(model, name)) for name, kind in kinds.items()}
+    parameters |= {name: getattr(model, name) for name in model.network_names()}
     learnt = strong(Learnt(amortised, parameters))
     moving = eqx.filter(learnt, eqx.is_inexact_array)
     if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(moving)):

@@ -237,7 +237,9 @@ def _summed_objectives(
 
 def _learnt_model(model: Model, learnt: Learnt) -> Model:
     kinds = model.parameter_kinds()
-    return model.replace(**{name: kinds[name].constrain(value) for name, value in learnt.parameters.items()})
+    return model.replace(
+        **{name: kinds[name].constrain(v) if name in kinds else v for name, v in learnt.parameters.items()}
+    )
 
 
 @compiled

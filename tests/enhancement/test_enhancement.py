@@ -1,0 +1,140 @@
+"""Speech is learnt and taken out of noise, by every algorithm, at any rate and level, in blocks and channels."""
+
+import inspect
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from four_speakers import write_speakers
+
+import vbss
+from vbss.audio import STFT, Recording
+from vbss.enhancement import ALGORITHMS, inference
+from vbss.errors import InputError
+from vbss.metrics import separation_ratios
+from vbss.scenes import HIGH_VOICE, LOW_VOICE, SpeechCorpus, speech_like
+from vbss.training import SpeechSpectra
+
+RATE = 8000
+TRANSFORM = STFT.init(RATE, 0.032, 0.016)
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    speech = SpeechCorpus.read(write_speakers(tmp_path_factory.mktemp("speech")))
+    heard, kept = speech.held_out(4, at_least=1)
+    return tuple(SpeechSpectra(corpus, stft=TRANSFORM, num_frames=16) for corpus in (heard, kept))
+
+
+@pytest.fixture(scope="module")
+def training(corpora):
+    settings = vbss.TrainingSettings(batch_size=4, max_epochs=12, learning_rate=0.01)
+    return vbss.train_speech(*corpora, hidden_sizes=(16,), num_codes=4, warm_up=2.0, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    speech = speech_like(HIGH_VOICE, 1.0, RATE, seed=5)
+    noise = np.random.default_rng(0).standard_normal(RATE)
+    noise *= np.sqrt(np.mean(speech**2) / np.mean(noise**2))
+    return speech, Recording((speech + noise)[None].astype(np.float32), RATE)
+
+
+def gain(speech, recording, found):
+    before, after = (separation_ratios(speech[None], x[None].astype(float)).si_sdr[0] for x in (recording, found))
+    return after - before
+
+
+def test_training_raises_the_bound(training):
+    speech, progress = training
+    bounds = [entry["validation_bound"] for entry in progress.history]
+    assert bounds[-1] > bounds[0] and speech.sample_rate == RATE
+    assert speech.decoder.num_frequencies == len(TRANSFORM.frequencies)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_enhances(training, noisy, algorithm):
+    speech, recording = noisy
+    found = vbss.enhance(recording, training.speech, algorithm=algorithm, num_noise_spectra=2, max_steps=40)
+    assert found.speech.shape == found.noise.shape == (1, RATE) and found.speech.dtype == np.float32
+    np.testing.assert_allclose(found.speech + found.noise, recording.samples, atol=1e-5)
+    assert gain(speech, recording.samples[0], found.speech[0]) > (0.5 if algorithm == "encoder" else 2)
+    assert found.expected_sdr.shape == (1, 1) and len(found.solutions) == len(found.solutions[0]) == 1
+    again = vbss.enhance(recording, training.speech, algorithm=algorithm, num_noise_spectra=2, max_steps=40)
+    np.testing.assert_array_equal(again.speech, found.speech)
+
+
+def test_channels_rates_and_levels(training, noisy):
+    _, recording = noisy
+    options = {"algorithm": "encoder", "num_noise_spectra": 2, "max_steps": 5}
+    found = vbss.enhance(recording, training.speech, **options)
+    faint = Recording(1e-6 * np.repeat(recording.samples, 2, 0), RATE)
+    two = vbss.enhance(faint, training.speech, **options)
+    assert two.speech.shape == (2, RATE) and two.expected_sdr.shape == (1, 2)
+    np.testing.assert_allclose(1e6 * two.speech[0], found.speech[0], atol=1e-4 * np.abs(found.speech).max())
+    fast = Recording(np.repeat(recording.samples, 2, 1), 2 * RATE)
+    assert vbss.enhance(fast, training.speech, **options).speech.shape == (1, 2 * RATE)
+
+
+def test_long_recordings_are_taken_in_blocks(training, noisy, monkeypatch):
+    monkeypatch.setattr(inference, "_BLOCK", 1.0)
+    monkeypatch.setattr(inference, "_OVERLAP", 0.25)
+    speech, recording = np.tile(noisy[0], 2), Recording(np.tile(noisy[1].samples, 2), RATE)
+    found = vbss.enhance(recording, training.speech, algorithm="mcem", num_noise_spectra=2, max_steps=40)
+    assert len(found.solutions[0]) == 3 and found.speech.shape == (1, 2 * RATE)
+    assert gain(speech, recording.samples[0], found.speech[0]) > 1
+    figure = vbss.plots.plot_enhancement(recording, found)
+    titles = [axis.get_title("left") for axis in figure.axes if axis.get_title("left")]
+    assert titles == ["recording", "speech", "noise"]
+    with pytest.raises(InputError, match="recording has shape"):
+        vbss.plots.plot_enhancement(Recording(recording.samples[:, 1:], RATE), found)
+
+
+def test_voices_that_are_known_share_a_recording(training):
+    voices = [speech_like(voice, 1.0, RATE, seed=seed) for seed, voice in enumerate((HIGH_VOICE, LOW_VOICE))]
+    recording = Recording(sum(voices)[None].astype(np.float32), RATE)
+    found = vbss.separate_voices(recording, [training.speech] * 2, algorithm="mcem", max_steps=5)
+    assert found.sources.shape == (2, 1, RATE) and found.expected_sdr.shape == (2, 1)
+    np.testing.assert_allclose(found.sources.sum(0), recording.samples, atol=1e-4)
+    with pytest.raises(InputError, match="two networks"):
+        vbss.separate_voices(recording, [training.speech])
+
+
+def test_recurrent_networks_train_and_enhance(corpora, noisy):
+    settings = vbss.TrainingSettings(batch_size=4, max_epochs=1)
+    speech, _ = vbss.train_speech(*corpora, architecture="recurrent", hidden_sizes=(4,), num_codes=2, settings=settings)
+    found = vbss.enhance(noisy[1], speech, algorithm="mcem", num_noise_spectra=2, max_steps=2)
+    assert np.isfinite(found.speech).all()
+    codes = jnp.zeros((5, 2), jnp.float32)
+    moved = speech.decoder(codes.at[4].set(1)) - speech.decoder(codes)
+    assert (jnp.abs(moved[0]) > 0).any()  # each frame depends on all codes
+    with pytest.raises(InputError, match="one number"):
+        vbss.train_speech(*corpora, architecture="recurrent", hidden_sizes=(4, 4))
+
+
+def test_it_is_stored_and_one_comes_with_vbss(training, noisy, tmp_path):
+    vbss.save(tmp_path / "speech.vbss", training.speech)
+    options = {"algorithm": "encoder", "num_noise_spectra": 2, "max_steps": 2}
+    found = vbss.enhance(noisy[1], vbss.load(tmp_path / "speech.vbss"), **options)
+    np.testing.assert_array_equal(found.speech, vbss.enhance(noisy[1], training.speech, **options).speech)
+    pretrained = vbss.pretrained_speech()
+    assert pretrained.sample_rate == 16000 and pretrained.decoder.num_codes == 32
+
+
+def test_what_cannot_be_enhanced_is_said(training, noisy):
+    enhance, recording = inspect.unwrap(vbss.enhance), noisy[1]
+    broken = eqx.tree_at(lambda s: s.decoder.layers.biases[-1], training.speech, jnp.full(129, jnp.nan, jnp.float32))
+    for arguments, options, message in (
+        ((recording, training.speech), {"algorithm": "magic"}, "algorithm must be one of langevin"),
+        ((recording, training.speech), {"num_noise_spectra": 0}, "num_noise_spectra"),
+        ((recording, training.speech), {"max_steps": 0}, "max_steps"),
+        ((recording, training.speech), {"seed": -1}, "seed"),
+        ((recording, training), {}, "trained must be a TrainedSpeech"),
+        ((recording, broken), {}, "infinite or nan"),
+        (([], training.speech), {}, "recording must be"),
+        ((Recording(recording.samples, 4000), training.speech), {}, "8000 Hz or more"),
+        ((Recording(recording.samples[:, :100], RATE), training.speech), {}, "must last 0.032 s"),
+    ):
+        with pytest.raises(InputError, match=message):
+            enhance(*arguments, **options)

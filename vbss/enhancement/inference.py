@@ -1,0 +1,205 @@
+"""Speech out of noise, and voices out of each other, by models of what they may be and any algorithm."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from vbss.audio import STFT, Recording
+from vbss.enhancement.algorithms import ALGORITHMS, algorithm_of
+from vbss.enhancement.results import KnownSources
+from vbss.enhancement.trained import TrainedSpeech
+from vbss.errors import InputError, one_of, whole_number
+from vbss.inference import Solution, fit
+from vbss.models import VAENMF
+from vbss.networks.codes import CodeNetwork
+from vbss.networks.spectral_coder import FrameDecoder
+from vbss.neural.rates import as_recorded, at_rate_of
+from vbss.pipeline import Progress
+from vbss.separation.clock import Clock
+from vbss.separation.doubts import failures, poor_sources
+
+MAX_STEPS = 100
+_BLOCK, _OVERLAP = 30.0, 2.0  # s, of a long recording
+
+
+def enhance(
+    recording: Recording,
+    trained: TrainedSpeech,
+    *,
+    algorithm: str = "langevin",
+    num_noise_spectra: int = 8,
+    max_steps: int = MAX_STEPS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> KnownSources:
+    """Take the speech out of a noisy recording of one microphone, or of each channel by itself.
+
+    Nothing of the noise is learnt beforehand: its spectra, few and of any loudness at any time, are inferred together
+    with the speech (`vbss.models.VAENMF`). Steady noise suits them, other voices do not. Longer recordings than 30 s
+    are taken in blocks, each with noise of its own.
+
+    Args:
+        recording: at the network's sample rate or above.
+        trained: what speech may be: a file made by `vbss train --model vae` is read by `vbss.load`.
+        algorithm: one of `ALGORITHMS`: "langevin" (parallel chains), "mcem" (Metropolis), "mala", "vem" (an encoder
+            that is tuned to the recording), "encoder" (as it is), or "point".
+        num_noise_spectra: K of the model.
+        max_steps: iterations.
+        seed: of all that is random.
+        progress: as of `vbss.fit`, for every block.
+
+    Raises:
+        InputError: if the recording is at a lower rate than the network's or shorter than a window, or an argument is
+            out of its range.
+    """
+    num_noise_spectra = whole_number("num_noise_spectra", num_noise_spectra, 1)
+    return _inferred(recording, (trained,), algorithm, num_noise_spectra, max_steps, seed, progress)
+
+
+def separate_voices(
+    recording: Recording,
+    trained: Sequence[TrainedSpeech],
+    *,
+    algorithm: str = "langevin",
+    num_noise_spectra: int = 0,
+    max_steps: int = MAX_STEPS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> KnownSources:
+    """Separate speakers heard by one microphone whose voices are known, each by a network trained on the speaker alone.
+
+    Args:
+        recording, algorithm, max_steps, seed, progress: as for `enhance`.
+        trained: of each speaker, all with the same transform; sources are in this order.
+        num_noise_spectra: of noise beside the speakers.
+
+    Raises:
+        InputError: as `enhance`, or if there are fewer than two networks, or of different transforms.
+    """
+    if len(trained) < 2:
+        raise InputError(f"trained must be two networks at least, got {len(trained)}")
+    num_noise_spectra = whole_number("num_noise_spectra", num_noise_spectra, 0)
+    return _inferred(recording, tuple(trained), algorithm, num_noise_spectra, max_steps, seed, progress)
+
+
+def _inferred(
+    recording: Any,
+    trained: tuple[Any, ...],
+    algorithm: str,
+    num_noise_spectra: int,
+    max_steps: int,
+    seed: int,
+    progress: Progress | None,
+) -> KnownSources:
+    one_of("algorithm", algorithm, ALGORITHMS)
+    whole_number("max_steps", max_steps, 1)
+    whole_number("seed", seed, 0, 2**32 - 1)
+    if not isinstance(recording, Recording):
+        raise InputError(f"recording must be a vbss.audio.Recording, got {type(recording).__name__}.")
+    for speech in trained:
+        _check_trained(speech)
+        if speech.stft != trained[0].stft:
+            raise InputError(f"trained must have one transform, got {trained[0].stft} and {speech.stft}")
+    clock, stft = Clock({}), trained[0].stft
+    model = VAENMF.init([speech.decoder for speech in trained], num_noise_spectra)
+    network = CodeNetwork(
+        tuple(speech.encoder for speech in trained), tuple(f"codes_{number}" for number in range(len(trained)))
+    )
+    is_framewise = all(isinstance(speech.decoder, FrameDecoder) for speech in trained)
+    inference = algorithm_of(algorithm, network, is_framewise)
+    samples = at_rate_of(recording, stft)
+    found, noises, energies, solutions = [], [], [], []
+    for channel, sound in enumerate(samples):
+        peak = np.abs(sound).max()
+        if peak == 0:
+            raise InputError(f"recording: channel {channel} is silent")
+        key = jax.random.fold_in(jax.random.key(seed), channel)
+        heard, variances, ends = _of_channel(sound / peak, stft, model, network, inference, max_steps, key, progress)
+        found.append(peak * heard)
+        noises.append(sound - peak * heard.sum(0))
+        energies.append(variances)
+        solutions.append(ends)
+    clock("inference", found)
+    sources = np.stack([as_recorded(channel, stft.sample_rate, recording) for channel in found], 1)
+    expected_sdr = np.stack(energies, 1)
+    doubts = {sentence for ends in solutions for solution in ends for sentence in failures(solution)}
+    return KnownSources(
+        sources=sources,
+        noise=as_recorded(np.stack(noises), stft.sample_rate, recording),
+        sample_rate=recording.sample_rate,
+        expected_sdr=expected_sdr,
+        algorithm=algorithm,
+        stft=stft,
+        solutions=tuple(solutions),
+        warnings=(*sorted(doubts), *poor_sources(expected_sdr.mean(1))),
+        seconds=clock.seconds,
+    )
+
+
+def _check_trained(speech: Any) -> None:
+    if not isinstance(speech, TrainedSpeech):
+        raise InputError(
+            f"trained must be a TrainedSpeech, as vbss train --model vae makes it, got {type(speech).__name__}"
+        )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(speech, eqx.is_inexact_array))):
+        raise InputError("trained holds weights that are infinite or nan: its training failed, or the file was changed")
+
+
+def _of_channel(
+    sound: Float[np.ndarray, " samples"],
+    stft: STFT,
+    model: VAENMF,
+    network: CodeNetwork,
+    inference: Any,
+    max_steps: int,
+    key: Array,
+    progress: Progress | None,
+) -> tuple[Float[np.ndarray, "j samples"], Float[np.ndarray, " j"], tuple[Solution, ...]]:
+    """The sources' sounds, their expected SDR in dB, and how the inference of each block ended."""
+    num_samples = len(sound)
+    length = min(num_samples, round(_BLOCK * stft.sample_rate))
+    hop = length - round(_OVERLAP * stft.sample_rate)
+    # All blocks have one length, so that one program serves them; the last begins earlier.
+    begins = [0] if length == num_samples else [*range(0, num_samples - length, hop), num_samples - length]
+    fade = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)).astype(np.float32)
+    weight = np.zeros(num_samples, np.float32)
+    total = np.zeros((model.num_sources, num_samples), np.float32)
+    energies, solutions = np.zeros((2, model.num_sources)), []
+    for number, begin in enumerate(begins):
+        key_start, key_fit, key_draws = jax.random.split(jax.random.fold_in(key, number), 3)
+        mixture, power, level = _analysed(stft, jnp.asarray(sound[begin : begin + length], jnp.float32))
+        start = _start(model, network, power, key_start)
+        solution = fit(model, power, inference, key=key_fit, start=start, max_steps=max_steps, progress=progress)
+        means, variances = model.sources(solution.posterior, mixture, key_draws)
+        heard = np.asarray(stft.inverse(means * jnp.sqrt(level).astype(means.dtype), length))
+        total[:, begin : begin + length] += fade * heard
+        weight[begin : begin + length] += fade
+        energies += np.asarray(level) * np.stack(
+            [np.sum(np.abs(means) ** 2, (1, 2), dtype=float), np.sum(variances, (1, 2), dtype=float)]
+        )
+        solutions.append(solution)
+    expected = energies.sum(0) / np.maximum(energies[1], np.finfo(float).tiny)
+    return total / weight, 10 * np.log10(np.maximum(expected, 1e-12)), tuple(solutions)
+
+
+@eqx.filter_jit
+def _analysed(
+    stft: STFT, samples: Float[Array, " samples"]
+) -> tuple[Complex[Array, "n f"], Float[Array, "n f"], Float[Array, ""]]:
+    """The spectrum at a mean power of 1, its powers, and what the mean power was."""
+    spectrum = stft.forward(samples)
+    power = spectrum.real**2 + spectrum.imag**2
+    level = power.mean()
+    level = jnp.where(level > 0, level, 1)
+    return spectrum / jnp.sqrt(level).astype(spectrum.dtype), power / level, level
+
+
+@eqx.filter_jit
+def _start(model: VAENMF, network: CodeNetwork, power: Float[Array, "n f"], key: Array) -> dict[str, Array]:
+    """Codes as the encoders read them from the mixture, as if it were speech."""
+    return dict(model.start(key, power)) | {name: mean for name, (mean, _) in network(power).items()}

@@ -1,0 +1,200 @@
+"""Variational EM whose q comes from a network, which may be tuned to the data at hand.
+
+Source: Leglaive, Alameda-Pineda, Girin and Horaud, "A recurrent variational autoencoder for speech enhancement" (2020).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from vbss.context import relaxed_promotion
+from vbss.errors import InputError, positive, whole_number
+from vbss.inference.algorithm import Algorithm, check_frozen, names_of
+from vbss.inference.loop import strong
+from vbss.inference.reparameterised import drawn, estimated_bound, normal_posterior, normals_of
+from vbss.inference.sampled_step import coefficients_of, draws_at, improved, unknowns
+from vbss.inference.step_size import StepSize
+from vbss.inference.stopping import Steady
+from vbss.inference.unconstrained import Unconstrained, model_start, starting_points, unconstrained
+from vbss.probes import is_proven, probe
+
+_LARGEST_GRADIENT = 1.0  # of the bound per number of data
+_NUM_DRAWS = 100  # of the posterior
+
+
+class AmortisedEMState(eqx.Module):
+    """Where the inference stands.
+
+    Attributes:
+        network: as it is tuned so far.
+        optimizer: its state.
+        points: the program's points.
+        coefficients: running coefficients of the unknowns' statistics.
+        num_steps: steps taken.
+        key: of the draws to come.
+    """
+
+    network: Any
+    optimizer: Any
+    points: dict[str, Array]
+    coefficients: dict[str, Any]
+    num_steps: Int[Array, ""]
+    key: Array
+
+
+class AmortisedEM(Algorithm):
+    """EM for programs with real latents whose q, independent normals, a network says of any data.
+
+    A step first moves the network up the bound of these data, estimated at a draw of q, and then the points and
+    parameters by draws of q, as `MonteCarloEM` does. Without moves of the network this is the cheapest inference, and
+    just as good as the network is on such data.
+
+    `solution.elbo` holds the estimates of the bound. `solution.posterior["site"]` is a normal distribution.
+
+    Args:
+        network: takes the program's arguments and returns {latent: (mean, log variance)}; a network trained with the
+            model (`vbss.train` and `AmortisedNormal`).
+        learning_rate: of Adam, by which the network moves. Larger ones may diverge.
+        num_gradient_steps: moves of the network in a step; with 0 it stays as it is.
+        num_draws: of q, in each M-step.
+        kl_weight: of KL(q || prior) in the bound.
+        step_size, delay, forgetting: of the M-step, as for `MonteCarloEM`.
+        tolerance, window: of the `Steady` at which the bound is taken to have settled.
+        frozen: parameters and points that stay as they are.
+    """
+
+    network: Callable[..., Any]
+    learning_rate: float = eqx.field(static=True)
+    num_gradient_steps: int = eqx.field(static=True)
+    num_draws: int = eqx.field(static=True)
+    kl_weight: float = eqx.field(static=True)
+    step_size: float = eqx.field(static=True)
+    delay: float = eqx.field(static=True)
+    forgetting: float = eqx.field(static=True)
+    tolerance: float = eqx.field(static=True)
+    window: int = eqx.field(static=True)
+    frozen: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        *,
+        learning_rate: float = 1e-3,
+        num_gradient_steps: int = 1,
+        num_draws: int = 1,
+        kl_weight: float = 1.0,
+        step_size: float = 1.0,
+        delay: float = 20.0,
+        forgetting: float = 0.0,
+        tolerance: float = 3e-3,
+        window: int = 50,
+        frozen: Iterable[str] = (),
+    ):
+        if not callable(network):
+            raise InputError(f"network must be a module that is called with the data, got {type(network).__name__}")
+        self.network = network
+        self.learning_rate = positive("AmortisedEM: learning_rate", learning_rate)
+        self.num_gradient_steps = whole_number("AmortisedEM: num_gradient_steps", num_gradient_steps, 0)
+        self.num_draws = whole_number("AmortisedEM: num_draws", num_draws, 1)
+        self.kl_weight = positive("AmortisedEM: kl_weight", kl_weight)
+        self.step_size, self.delay, self.forgetting = step_size, delay, forgetting
+        self.tolerance, self.window, self.frozen = tolerance, window, names_of(frozen)
+        _ = self._steps, self.rule  # which check their settings
+
+    @property
+    def default_steps(self):
+        return 200
+
+    @property
+    def rule(self):
+        return Steady(self.tolerance, self.window)
+
+    @property
+    def _steps(self) -> StepSize:
+        return StepSize("AmortisedEM", self.step_size, self.delay, self.forgetting)
+
+    @property
+    def _optimizer(self) -> Any:
+        import optax  # slow to import, and the command line has no use for it
+
+        return optax.chain(optax.clip_by_global_norm(_LARGEST_GRADIENT), optax.adam(self.learning_rate))
+
+    def begin(self, model, data, start, key):
+        key, key_target, key_probe, key_start = jax.random.split(key, 4)
+        start = model_start(model, data, key_start) if start is None else start
+        points = {name: value for name, value in starting_points(start).items()}
+        target = unconstrained(model, data, points, key_target, probes=True)
+        if target.discrete or not target.size:
+            raise InputError(
+                "AmortisedEM: the program must have continuous latents alone: infer others with vbss.EM or "
+                "vbss.MonteCarloEM"
+            )
+        check_frozen(self.frozen, model, target.collapsed.points)
+        blocks = unknowns(model, target, self.frozen)
+        if not is_proven(model):
+            probe(model, target.collapsed.at(target.collapsed.initial(key_probe)), data, key_probe, blocks)
+        normals = normals_of(self.network, data)
+        jax.eval_shape(lambda: estimated_bound(model, data, target.collapsed.points, normals, key_probe))
+        shapes = eqx.filter_eval_shape(
+            lambda model, target: coefficients_of(model, target, data, blocks, self._draws(target, normals, key_probe)),
+            model,
+            target,
+        )
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        network = strong(self.network)
+        optimizer = strong(self._optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+        return AmortisedEMState(network, optimizer, target.collapsed.points, zeros, jnp.int32(0), key)
+
+    def owns(self, state):
+        return isinstance(state, AmortisedEMState)
+
+    def constants(self, model, state, data):
+        return unconstrained(model, data, state.points, jax.random.key(0), probes=False)
+
+    def step(self, model, state, data, constants):
+        target = constants.at(model, state.points)
+        key_tune, key_draws, key = jax.random.split(state.key, 3)
+        network, optimizer, bound = self._tuned(model, state, data, key_tune)
+        draws = self._draws(target, normals_of(network, data), key_draws)
+        rho = self._steps.at(state.num_steps, bound.dtype)
+        blocks = unknowns(model, target, self.frozen)
+        model, points, coefficients = improved(model, target, data, blocks, draws, state.coefficients, rho)
+        return model, AmortisedEMState(network, optimizer, points, coefficients, state.num_steps + 1, key), bound
+
+    def posterior(self, model, state, data):
+        target = unconstrained(model, data, state.points, jax.random.key(0), probes=False)
+        normals = normals_of(state.network, data)
+        sites = target.collapsed.sites({name: mean for name, (mean, _) in normals.items()})
+        event_ranks = {name: sites[name].event_rank for name in normals}
+        return normal_posterior(normals, state.points, event_ranks, state.key, _NUM_DRAWS)
+
+    def _tuned(self, model: Any, state: AmortisedEMState, data: tuple, key: Array) -> tuple[Any, Any, Array]:
+        """The network after its moves, the optimiser's state, and the bound before."""
+        moving, fixed = eqx.partition(state.network, eqx.is_inexact_array)
+        size = jax.tree.leaves(data)[0].size
+
+        def loss(moving: Any, key: Array) -> Array:
+            normals = normals_of(eqx.combine(moving, fixed), data)
+            return -estimated_bound(model, data, state.points, normals, key, self.kl_weight) / size
+
+        def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
+            moving, optimizer = carry
+            value, gradient = jax.value_and_grad(loss)(moving, key)
+            with relaxed_promotion():
+                change, optimizer = self._optimizer.update(gradient, optimizer, moving)
+                moving = jax.tree.map(lambda a, b: a + b.astype(a.dtype), moving, change)
+            return (moving, optimizer), -value * size
+
+        if self.num_gradient_steps == 0:
+            return state.network, state.optimizer, -loss(moving, key) * size
+        keys = jax.random.split(key, self.num_gradient_steps)
+        (moving, optimizer), bounds = jax.lax.scan(step, (moving, state.optimizer), keys)
+        return eqx.combine(moving, fixed), optimizer, bounds[0]
+
+    def _draws(self, target: Unconstrained, normals: dict[str, tuple[Array, Array]], key: Array) -> Any:
+        keys = jax.random.split(key, self.num_draws)
+        return draws_at(target, jax.vmap(lambda key: target.position(drawn(normals, key)))(keys))
