@@ -3,9 +3,9 @@
     python benchmarks/enhancement.py CORPUS --out DIR [--network FILE] [--utterances 12] [--split test]
 
 CORPUS is a folder with manifest.csv (file, speaker, kind) and splits.csv; the speakers of the split are heard, each
-with one utterance of at most 5 s, at 16 kHz. Noises: white, pink and the babble of six other speakers of the split, and the
-recordings of CORPUS/noise (those of the split: files whose place in the sorted list is a multiple of 3 are test). All
-systems hear the same. Writes DIR/results.jsonl, a line for each mixture, which are kept and not computed again, and
+with one utterance of at most 5 s, at 16 kHz. Noises: white, pink and the babble of six other speakers of the split, and
+the recordings of CORPUS/noise (those of the split: files whose place in the sorted list is a multiple of 3 are test).
+All systems hear the same. Writes DIR/results.jsonl, a line for each mixture, which are kept and not computed again, and
 DIR/report.md. PESQ and STOI need the packages pesq and pystoi, the peer noisereduce its own; what is not installed has
 no column or row.
 """

@@ -1,7 +1,5 @@
 """Kernels leave a posterior that is known as it is; those that may not be used are refused, and are indeed wrong."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -153,5 +151,3 @@ def test_settings_are_checked():
             make()
     with pytest.raises(InputError, match="num_kept"):
         vbss.MonteCarloEM(kernel=Metropolis(), num_kept=2)
-    with pytest.raises(InputError, match="kernel must be one such as Metropolis"):
-        inspect.unwrap(vbss.MonteCarloEM)(kernel="metropolis")
