@@ -63,7 +63,7 @@ def estimated_bound(
 
 
 def _sites(model: Model, data: tuple, values: Mapping[str, Array]) -> dict[str, dict]:
-    program = handlers.seed(handlers.substitute(model, values), jax.random.key(0))
+    program = handlers.seed(handlers.substitute(model, dict(values)), jax.random.key(0))
     trace = handlers.trace(program).get_trace(*data)
     return {name: site for name, site in trace.items() if site["type"] == "sample"}
 
