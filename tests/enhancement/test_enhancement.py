@@ -84,6 +84,9 @@ def test_long_recordings_are_taken_in_blocks(training, noisy, monkeypatch):
     found = vbss.enhance(recording, training.speech, algorithm="mcem", num_noise_spectra=2, max_steps=40)
     assert len(found.solutions[0]) == 3 and found.speech.shape == (1, 2 * RATE)
     assert gain(speech, recording.samples[0], found.speech[0]) > 1
+    silent = Recording(np.concatenate([recording.samples, np.zeros((1, 3 * RATE), np.float32)], 1), RATE)
+    paused = vbss.enhance(silent, training.speech, algorithm="mcem", num_noise_spectra=2, max_steps=2)
+    assert len(paused.solutions[0]) == 3 and not paused.speech[0, -RATE:].any()
     figure = vbss.plots.plot_enhancement(recording, found)
     titles = [axis.get_title("left") for axis in figure.axes if axis.get_title("left")]
     assert titles == ["recording", "speech", "noise"]

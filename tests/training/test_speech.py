@@ -1,5 +1,6 @@
 """Stretches of clean speech: of one level, without pauses, at any rate, and clear words about wrong files."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -34,7 +35,7 @@ def test_items_are_powers_of_speech_at_one_level(folder):
     np.testing.assert_allclose(means[".wav"], 1, rtol=0.1)
     np.testing.assert_allclose(means[".flac"], 0.5, rtol=0.1)  # of white noise, half is above the band
     np.testing.assert_array_equal(corpus[0][0], items[0])
-    spectrum = TRANSFORM.forward(corpus.samples(1))
+    spectrum = TRANSFORM.forward(jnp.asarray(corpus.samples(1)))
     np.testing.assert_allclose(items[1], np.abs(spectrum[2:18]) ** 2 * 256 / 1.5, rtol=2e-3)
     assert "a/x.wav from sample 0" in corpus.name_of(0)
     with pytest.raises(IndexError):

@@ -171,6 +171,9 @@ def _of_channel(
     total = np.zeros((model.num_sources, num_samples), np.float32)
     energies, solutions = np.zeros((2, model.num_sources)), []
     for number, begin in enumerate(begins):
+        if not sound[begin : begin + length].any():  # nothing to infer, and silence it is
+            weight[begin : begin + length] += fade
+            continue
         key_start, key_fit, key_draws = jax.random.split(jax.random.fold_in(key, number), 3)
         mixture, power, level = _analysed(stft, jnp.asarray(sound[begin : begin + length], jnp.float32))
         start = _start(model, network, power, key_start)
