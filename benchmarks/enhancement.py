@@ -212,6 +212,15 @@ def _report(entries: list[dict[str, Any]], names: list[str]) -> str:
                 cells.append("{:.1f} [{:.1f}, {:.1f}]".format(*mean_interval(gains)[:3]))
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
+    lines += ["SI-SDR gain, dB, steady noise (white and pink) at 0 dB, mean over both", ""]
+    for name in names:
+        gains: dict[int, list[float]] = {}
+        for e in entries:
+            if e["kind"] in ("white", "pink") and e["snr"] == 0:
+                gains.setdefault(e["utterance"], []).append(e[name]["si_sdr"] - e["noisy"]["si_sdr"])
+        means = {utterance: float(np.mean(both)) for utterance, both in gains.items()}
+        lines.append("- {}: {:.1f} [{:.1f}, {:.1f}]".format(name, *mean_interval(means)[:3]))
+    lines.append("")
     still = [e for e in entries if e["kind"] != "babble" and e["snr"] == 0]
     columns = [key for key in entries[0][names[0]] if key != "cpu_seconds"]
     lines += ["At 0 dB, all noises but babble", "", "| system | " + " | ".join(columns) + " | CPU s per s of sound |"]

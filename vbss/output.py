@@ -12,7 +12,7 @@ from vbss.errors import InputError
 
 REPORT = "report.json"
 _LONGEST_NAME = 200  # bytes; file systems take 255, and the folder has a longer name while it is written
-_RESULT_NAMES = re.compile(r"report\.(json|png)|mixture\.wav|source_[0-9]+\.wav")
+_RESULT_NAMES = re.compile(r"report\.(json|png)|(mixture|speech|noise)\.wav|source_[0-9]+\.wav")
 
 
 def check_output_folder(out: Path, **inputs: str | Path | list[str]) -> None:

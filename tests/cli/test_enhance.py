@@ -1,11 +1,13 @@
 """`vbss train --model vae` and `vbss enhance`: from clean speech to speech out of noise, and errors in one line."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from four_speakers import write_speakers
 
+from vbss import Status
 from vbss.audio import read_recording, write_recording
 from vbss.cli import main
 from vbss.scenes import HIGH_VOICE, speech_like
@@ -37,6 +39,8 @@ def test_it_writes_speech_and_noise(network, noisy, tmp_path, capsys):
     assert main([*arguments, "--algorithm", "vem"]) == 0
     assert "speech.wav: expected SDR" in capsys.readouterr().out
     assert read_recording(tmp_path / "out" / "speech.wav").samples.shape == (1, 16000)
+    assert main([*arguments, "--algorithm", "vem", "--quiet"]) == 0  # an earlier result is replaced
+    assert capsys.readouterr().out == ""
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["algorithm"] == "vem" and report["inference"][0][0]["num_steps"] == 3
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -48,6 +52,13 @@ def test_it_works_without_a_network_of_ones_own(noisy, tmp_path):
     arguments = ["enhance", str(noisy), "--iterations", "2", "--algorithm", "encoder", "--quiet"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert json.loads((tmp_path / "out" / "report.json").read_text())["network"] is None
+
+
+def test_a_nonfinite_end_is_code_1_and_writes_nothing(noisy, tmp_path, capsys, monkeypatch):
+    end = SimpleNamespace(status=Status.nonfinite)
+    monkeypatch.setattr("vbss.enhancement.enhance", lambda *a, **k: SimpleNamespace(solutions=((end,),)))
+    assert main(["enhance", str(noisy), "--out", str(tmp_path / "out")]) == 1
+    assert Status.nonfinite.explanation in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,19 @@ def test_channels_rates_and_levels(training, noisy):
     two = vbss.enhance(faint, training.speech, **options)
     assert two.speech.shape == (2, RATE) and two.expected_sdr.shape == (1, 2)
     np.testing.assert_allclose(1e6 * two.speech[0], found.speech[0], atol=1e-4 * np.abs(found.speech).max())
+    dead = Recording(np.concatenate([recording.samples, 0 * recording.samples]), RATE)
+    found_of_dead = vbss.enhance(dead, training.speech, **options)
+    assert not found_of_dead.speech[1].any() and found_of_dead.solutions[1] == ()
     fast = Recording(np.repeat(recording.samples, 2, 1), 2 * RATE)
     assert vbss.enhance(fast, training.speech, **options).speech.shape == (1, 2 * RATE)
+
+
+def test_an_interruption_ends_it(training, noisy):
+    def interrupt(*told):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vbss.enhance(noisy[1], training.speech, algorithm="encoder", num_noise_spectra=2, progress=interrupt)
 
 
 def test_long_recordings_are_taken_in_blocks(training, noisy, monkeypatch):

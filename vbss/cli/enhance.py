@@ -1,12 +1,12 @@
 """`vbss enhance`: a noisy recording in, its speech out."""
 
 import argparse
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vbss.cli.arguments import Parser, add_output, add_quiet, add_seed, at_least, in_options
+from vbss.cli.inference import InferenceFailed, progress_bar
 from vbss.cli.reports import load_matplotlib, print_warnings, write_report
 from vbss.errors import InputError
 from vbss.output import check_output_folder, new_output_folder
@@ -56,8 +56,6 @@ def _run(arguments: argparse.Namespace) -> None:
     inputs = {"NOISY": [arguments.noisy]} | ({} if arguments.network is None else {"--network": arguments.network})
     check_output_folder(arguments.out, **inputs)
 
-    from tqdm import tqdm
-
     from vbss.audio import read_recording, write_recording
     from vbss.enhancement import TrainedSpeech, enhance, pretrained_speech
     from vbss.plots import plot_enhancement
@@ -76,15 +74,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 "by vbss train --model vae."
             )
     load_matplotlib()
-    silent = arguments.quiet or not sys.stderr.isatty()
-    with tqdm(desc="enhancing", unit="step", leave=False, disable=silent) as bar:
-
-        def progress(step: int, steps: int, bound: float) -> None:
-            if step < bar.n:
-                bar.reset(total=steps)
-            bar.total = steps
-            bar.update(step - bar.n)
-
+    with progress_bar("enhancing", arguments.quiet) as progress:
         try:
             found = enhance(
                 recording,
@@ -97,6 +87,9 @@ def _run(arguments: argparse.Namespace) -> None:
             )
         except InputError as error:
             raise in_options(error, _OPTIONS) from error
+    failed = [end for ends in found.solutions for end in ends if end.status.name == "nonfinite"]
+    if failed:
+        raise InferenceFailed(failed[0].status.explanation)
     print_warnings(found, arguments.quiet)
     with new_output_folder(arguments.out) as folder:
         write_recording(folder / "speech.wav", found.speech, found.sample_rate)

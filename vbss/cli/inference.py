@@ -1,7 +1,8 @@
 """Inference from the command line: with a progress bar, and errors that name the options."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from vbss.cli.arguments import OPTIONS, in_options
@@ -20,6 +21,23 @@ class _Inferred(Protocol):
 
 class InferenceFailed(Exception):
     """Inference ended without a usable posterior."""
+
+
+@contextmanager
+def progress_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int, float], None]]:
+    """A bar on terminals, which begins anew whenever steps do; yields what takes a step, their number and the bound."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="step", leave=False, disable=quiet or not sys.stderr.isatty()) as bar:
+
+        def progress(step: int, steps: int, bound: float) -> None:
+            if step < bar.n:
+                bar.reset(total=steps)
+            bar.total = steps
+            bar.set_postfix(bound=f"{bound:.6g}", refresh=False)
+            bar.update(step - bar.n)
+
+        yield progress
 
 
 def infer(run: "Callable[..., Result]", what: str, quiet: bool) -> "Result":

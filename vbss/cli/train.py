@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vbss.cli.arguments import Parser, add_quiet, add_seed, at_least, in_options
-from vbss.cli.inference import InferenceFailed
-from vbss.cli.train_speech import add_speech, trained_speech
+from vbss.cli.inference import InferenceFailed, progress_bar
+from vbss.cli.train_speech import HELD_OUT, add_speech, divided_speech, trained_speech
 from vbss.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ _PARTS = 2  # of a simulated scene: drawing rooms takes longer than hearing them
 _MOST = 1_000_000  # of scenes, epochs and items of a batch
 _LARGEST, _DEEPEST = 4096, 16
 _SCENES = "scenes"  # the folder of simulated ones, kept for the next epoch
-_HELD_OUT = 10  # every tenth speaker, where no split says who
 
 
 def _told(name: str) -> str:
@@ -210,26 +209,17 @@ def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
 
     from vbss.training import TrainingDataWarning
 
-    silent = arguments.quiet or not sys.stderr.isatty()
     with (
-        tqdm(desc="training", unit="step", leave=False, disable=silent) as bar,
+        progress_bar("training", arguments.quiet) as progress,
         warnings.catch_warnings(category=TrainingDataWarning, action="ignore" if arguments.quiet else "default"),
     ):
-        warnings.showwarning = lambda message, *where: bar.write(f"vbss: warning: {message}", file=sys.stderr)
-
-        def progress(step: int, steps: int, bound: float) -> None:
-            if step < bar.n:
-                bar.reset(total=steps)
-            bar.total = steps
-            bar.set_postfix(bound=f"{bound:.6g}", refresh=False)
-            bar.update(step - bar.n)
-
+        warnings.showwarning = lambda message, *where: tqdm.write(f"vbss: warning: {message}", file=sys.stderr)
         yield progress
 
 
 def _simulated(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Training and validation corpora of a folder of speech."""
-    from vbss.scenes import Condition, SpeechCorpus
+    from vbss.scenes import Condition
     from vbss.training import SimulatedMixtures
 
     if not 1 <= _PARTS * arguments.seconds < math.inf:
@@ -240,12 +230,9 @@ def _simulated(arguments: argparse.Namespace) -> tuple[Any, Any]:
         seconds=_PARTS * arguments.seconds,
         microphones=arguments.microphones,
     )
-    if (arguments.data / "splits.csv").is_file():
-        heard, kept = (SpeechCorpus.read(arguments.data, split=split) for split in ("train", "dev"))
-    else:
-        heard, kept = SpeechCorpus.read(arguments.data).held_out(_HELD_OUT, at_least=arguments.num_sources)
+    heard, kept = divided_speech(arguments.data, at_least=arguments.num_sources)
     cache, seed = arguments.out / _SCENES, arguments.seed
-    few = max(1, arguments.scenes // _HELD_OUT)
+    few = max(1, arguments.scenes // HELD_OUT)
     return (
         SimulatedMixtures(heard, condition, arguments.scenes, parts=_PARTS, seed=seed, cache=cache),
         SimulatedMixtures(kept, condition, few, parts=_PARTS, seed=seed + 1, cache=cache),
@@ -264,7 +251,7 @@ def _recorded(arguments: argparse.Namespace, num_microphones: int) -> tuple[Any,
             RecordedMixtures.read(arguments.validation, **options),
         )
     elif arguments.recordings.is_dir():
-        corpora = RecordedMixtures.read(arguments.recordings, **options).held_out(_HELD_OUT)
+        corpora = RecordedMixtures.read(arguments.recordings, **options).held_out(HELD_OUT)
     else:
         read = partial(RecordedMixtures.read, arguments.recordings, **options)
         corpora = read(split="train"), read(split="dev")

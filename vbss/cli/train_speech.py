@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vbss.cli.arguments import Parser, at_least
@@ -9,8 +10,9 @@ from vbss.errors import InputError
 
 if TYPE_CHECKING:
     from vbss.enhancement import SpeechTraining
+    from vbss.scenes import SpeechCorpus
 
-_HELD_OUT = 10  # every tenth speaker, where no split says who
+HELD_OUT = 10  # every tenth speaker, where no split says who
 _LARGEST = 4096
 _ARCHITECTURES = ("frames", "recurrent")
 
@@ -28,19 +30,24 @@ def add_speech(parser: Parser) -> None:
                        help="of the codes' divergence from their prior (%(default)s, the evidence bound)")  # fmt: skip
 
 
+def divided_speech(folder: Path, *, at_least: int) -> "tuple[SpeechCorpus, SpeechCorpus]":
+    """The speakers that are heard in training, and those that are kept for validation."""
+    from vbss.scenes import SpeechCorpus
+
+    if (folder / "splits.csv").is_file():
+        return SpeechCorpus.read(folder, split="train"), SpeechCorpus.read(folder, split="dev")
+    return SpeechCorpus.read(folder).held_out(HELD_OUT, at_least=at_least)
+
+
 def trained_speech(arguments: argparse.Namespace, progress: Callable[..., Any]) -> "SpeechTraining":
     """The training that the arguments ask for."""
     from vbss.audio import STFT
     from vbss.enhancement import train_speech
-    from vbss.scenes import SpeechCorpus
     from vbss.training import SpeechSpectra, TrainingSettings
 
     if arguments.data is None:
         raise InputError("--model vae needs --data, a folder of clean speech.")
-    if (arguments.data / "splits.csv").is_file():
-        heard, kept = (SpeechCorpus.read(arguments.data, split=split) for split in ("train", "dev"))
-    else:
-        heard, kept = SpeechCorpus.read(arguments.data).held_out(_HELD_OUT, at_least=1)
+    heard, kept = divided_speech(arguments.data, at_least=1)
     settings = TrainingSettings(
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,

@@ -14,7 +14,7 @@ from vbss.enhancement.algorithms import ALGORITHMS, algorithm_of
 from vbss.enhancement.results import KnownSources
 from vbss.enhancement.trained import TrainedSpeech
 from vbss.errors import InputError, one_of, whole_number
-from vbss.inference import Solution, fit
+from vbss.inference import Solution, Status, fit
 from vbss.models import VAENMF
 from vbss.networks.codes import CodeNetwork
 from vbss.networks.spectral_coder import FrameDecoder
@@ -56,6 +56,7 @@ def enhance(
     Raises:
         InputError: if the recording is at a lower rate than the network's or shorter than a window, or an argument is
             out of its range.
+        KeyboardInterrupt: if the inference is interrupted.
     """
     num_noise_spectra = whole_number("num_noise_spectra", num_noise_spectra, 1)
     return _inferred(recording, (trained,), algorithm, num_noise_spectra, max_steps, seed, progress)
@@ -115,9 +116,7 @@ def _inferred(
     samples = at_rate_of(recording, stft)
     found, noises, energies, solutions = [], [], [], []
     for channel, sound in enumerate(samples):
-        peak = np.abs(sound).max()
-        if peak == 0:
-            raise InputError(f"recording: channel {channel} is silent")
+        peak = np.abs(sound).max() or 1  # of a silent channel nothing is scaled
         key = jax.random.fold_in(jax.random.key(seed), channel)
         heard, variances, ends = _of_channel(sound / peak, stft, model, network, inference, max_steps, key, progress)
         found.append(peak * heard)
@@ -178,6 +177,8 @@ def _of_channel(
         mixture, power, level = _analysed(stft, jnp.asarray(sound[begin : begin + length], jnp.float32))
         start = _start(model, network, power, key_start)
         solution = fit(model, power, inference, key=key_fit, start=start, max_steps=max_steps, progress=progress)
+        if solution.status is Status.interrupted:
+            raise KeyboardInterrupt
         means, variances = model.sources(solution.posterior, mixture, key_draws)
         heard = np.asarray(stft.inverse(means * jnp.sqrt(level).astype(means.dtype), length))
         total[:, begin : begin + length] += fade * heard
