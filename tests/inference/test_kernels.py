@@ -114,6 +114,15 @@ def test_ascent_reaches_the_most_probable_position():
     assert solution.elbo[-1] > solution.elbo[0]
 
 
+def test_another_kernel_goes_on_from_the_draws():
+    model, y = Coupled(0.0), jnp.asarray(Y)
+    first = vbss.fit(model, y, vbss.MonteCarloEM(2, kernel=vbss.Langevin(0.02)), max_steps=3)
+    for kernel in (Metropolis(0.1), Metropolis(0.1, "n"), vbss.MALA(0.1, "n"), vbss.MALA(0.1), vbss.Ascent(0.1)):
+        second = vbss.fit(model, y, vbss.MonteCarloEM(2, kernel=kernel), start=first, max_steps=1)
+        assert np.isfinite(second.elbo).all()
+        first = second
+
+
 class Outside(vbss.Model):
     def __call__(self, y):
         scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))

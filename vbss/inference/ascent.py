@@ -42,6 +42,9 @@ class Ascent(Kernel):
 
         return optax.adam(self.learning_rate)
 
+    def owns(self, chains):
+        return isinstance(chains, ClimbingChains)
+
     def begin(self, target, positions, key):
         state = jax.vmap(self._optimizer.init)(positions)
         return self.moved(target, ClimbingChains(positions, state, positions[:, 0], positions[:, 0] > jnp.inf))

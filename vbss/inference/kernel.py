@@ -22,6 +22,10 @@ class Kernel(eqx.Module):
         return None
 
     @abstractmethod
+    def owns(self, chains: Any) -> bool:
+        """Whether this is a state that the kernel can go on from."""
+
+    @abstractmethod
     def begin(self, target: Target, positions: Float[Array, "chains size"], key: Array) -> Any:
         """Chains at given positions, in the default precision of JAX."""
 

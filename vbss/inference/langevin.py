@@ -42,6 +42,9 @@ class Langevin(Kernel):
     def __init__(self, step_size: float = 5e-3):
         self.step_size = positive("Langevin: step_size", step_size)
 
+    def owns(self, chains):
+        return isinstance(chains, DriftingChains)
+
     def begin(self, target, positions, key):
         keys = jax.random.split(key, len(positions))
         energies, gradients = _energies_and_gradients(target, positions)
@@ -93,6 +96,10 @@ class MALA(Kernel):
 
     def __init__(self, step_size: float = 5e-3, plate: str | None = None):
         self.step_size, self.plate = positive("MALA: step_size", step_size), plate
+
+    def owns(self, chains):
+        is_adjusted = isinstance(chains, AdjustedChains)
+        return is_adjusted and (chains.walk.log_densities.shape[1] == 1) == (self.plate is None)
 
     def check(self, target, positions, key):
         if self.plate is not None:

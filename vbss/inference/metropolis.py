@@ -53,6 +53,9 @@ class Metropolis(Kernel):
     def __init__(self, scale: float = 0.1, plate: str | None = None):
         self.scale, self.plate = positive("Metropolis: scale", scale), plate
 
+    def owns(self, chains):
+        return isinstance(chains, WalkingChains) and (chains.log_densities.shape[1] == 1) == (self.plate is None)
+
     def check(self, target, positions, key):
         if self.plate is not None:
             check_separable(target, self.plate, positions[0], key)

@@ -159,7 +159,9 @@ class MonteCarloEM(Algorithm):
     def owns(self, state):
         if not isinstance(state, MonteCarloEMState):
             return False
-        return state.draws is None or state.draws.shape[:2] == (self.num_chains, self.num_kept)
+        if state.draws is None:
+            return True
+        return state.draws.shape[:2] == (self.num_chains, self.num_kept) and self.kernel.owns(state.chains)
 
     def constants(self, model, state, data):
         return unconstrained(model, data, state.points, jax.random.key(0), probes=False)

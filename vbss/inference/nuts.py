@@ -32,6 +32,9 @@ class NUTS(Kernel):
     target_accept: float = eqx.field(static=True)
     max_tree_depth: int = eqx.field(static=True)
 
+    def owns(self, chains):
+        return isinstance(chains, HMCState)
+
     def begin(self, target, positions, key):
         init, _ = _kernel(target.log_density)
         with relaxed_promotion():
