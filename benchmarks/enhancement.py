@@ -6,8 +6,8 @@ CORPUS is a folder with manifest.csv (file, speaker, kind) and splits.csv; the s
 with one utterance of at most 5 s, at 16 kHz. Noises: white, pink and the babble of six other speakers of the split, and
 the recordings of CORPUS/noise (those of the split: files whose place in the sorted list is a multiple of 3 are test).
 All systems hear the same. Writes DIR/results.jsonl, a line for each mixture, which are kept and not computed again, and
-DIR/report.md. PESQ and STOI need the packages pesq and pystoi, the peer noisereduce its own; what is not installed has
-no column or row.
+DIR/report.md. PESQ and STOI need the extra metrics, the peer noisereduce its own package; what is not installed has no
+column or row.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from paired import mean_interval, paired_difference
 from vbss import enhance, load, pretrained_speech
 from vbss.audio import Recording
 from vbss.enhancement import ALGORITHMS
-from vbss.metrics import separation_ratios
+from vbss.metrics import separation_ratios, speech_quality
 from vbss.models.nmf import itakura_saito_nmf
 from vbss.scenes import SpeechCorpus
 
@@ -140,16 +140,9 @@ def measures(mixture: Mixture, estimate: np.ndarray) -> dict[str, float]:
     rest = mixture.speech + mixture.noise - estimate
     if rest.any():  # of the mixture itself nothing is left for the noise
         ratios = separation_ratios(np.stack([mixture.speech, mixture.noise]), np.stack([estimate, rest]))
-        found |= {"sdr": float(ratios.sdr[0]), "sir": float(ratios.sir[0])}
-    if find_spec("pesq"):
-        from pesq import pesq
-
-        found["pesq_wb"] = float(pesq(RATE, mixture.speech, estimate, "wb"))
-        found["pesq_nb"] = float(pesq(RATE, mixture.speech, estimate, "nb"))
-    if find_spec("pystoi"):
-        from pystoi import stoi
-
-        found["estoi"] = float(stoi(mixture.speech, estimate, RATE, extended=True))
+        found |= {name: float(getattr(ratios, name)[0]) for name in ("sdr", "sir", "sar")}
+    if find_spec("pesq") and find_spec("pystoi"):
+        found |= speech_quality(mixture.speech, estimate, RATE)._asdict()
     return found
 
 

@@ -1,3 +1,4 @@
+import fast_bss_eval
 import numpy as np
 import pytest
 from scipy import signal
@@ -101,6 +102,25 @@ def test_interference_is_told_from_other_distortion(references):
     np.testing.assert_allclose(found.si_sdr, -10 * np.log10(0.02), atol=0.2)
 
 
+def test_artefacts_are_what_no_source_explains(references):
+    noise = np.random.default_rng(1).standard_normal(references.shape)
+    others = references[[1, 2, 0]]
+    found = separation_ratios(references, references + 0.5 * others + 0.1 * noise)
+    explained = 1 - 3 * 512 / references.shape[1]  # what the filters leave of the noise
+    np.testing.assert_allclose(found.sar, 10 * np.log10((1 + 0.25) / (0.01 * explained)), atol=0.3)
+    assert np.all(separation_ratios(references, references + 0.5 * others).sar > 100)
+    single = separation_ratios(references[:1], references[:1] + noise[:1])
+    np.testing.assert_allclose(single.sar, single.sdr, atol=1e-8)
+
+
+def test_ratios_are_the_librarys_own(references):
+    estimates = references + 0.5 * references[[1, 2, 0]] + np.random.default_rng(1).standard_normal(references.shape)
+    *own, permutation = fast_bss_eval.bss_eval_sources(references, estimates)
+    found = separation_ratios(references, estimates)
+    np.testing.assert_array_equal(found.permutation, permutation)
+    np.testing.assert_allclose([found.sdr, found.sir, found.sar], own, atol=1e-6)
+
+
 def test_scale_invariant_ratio_forgives_a_gain_but_no_filter(references):
     references[:, -10:] = 0.0  # room for the delay
     delayed = np.roll(references, 5, axis=1)
@@ -122,7 +142,7 @@ def test_spare_estimates_are_left_over(references):
 
 def test_all_ratios_of_silence_and_of_a_single_source_are_finite(references):
     silent = separation_ratios(references[:2], np.stack([references[0], np.zeros(references.shape[1])]))
-    assert silent.sdr[1] == silent.sir[1] == silent.si_sdr[1] == -120
+    assert silent.sdr[1] == silent.sir[1] == silent.sar[1] == silent.si_sdr[1] == -120
     single = separation_ratios(references[:1], 1e-9 * references[:1])
     assert single.sir[0] == 120
     assert single.si_sdr[0] > 100

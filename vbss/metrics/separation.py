@@ -19,22 +19,29 @@ class SeparationRatios(NamedTuple):
         sdr: signal to distortion, which is all that is not the source through a filter of 512 taps (BSS Eval).
         sir: signal to interference, which is what the other sources through such filters explain beyond that (BSS
             Eval); 120 for a single source.
+        sar: signal, of all sources, to artefacts, which is what no such filters of any source explain, noise among it
+            (BSS Eval); the `sdr` for a single source.
         si_sdr: scale-invariant signal to distortion: as `sdr`, but only a gain is forgiven.
         permutation: `estimates[permutation[n]]` belongs to `references[n]`.
     """
 
     sdr: Float[np.ndarray, " sources"]
     sir: Float[np.ndarray, " sources"]
+    sar: Float[np.ndarray, " sources"]
     si_sdr: Float[np.ndarray, " sources"]
     permutation: Int[np.ndarray, " sources"]
 
 
 def separation_ratios(references: Shaped[np.ndarray, "..."], estimates: Shaped[np.ndarray, "..."]) -> SeparationRatios:
-    """SDR, SIR and SI-SDR of estimates in any order, of which there may be more than sources.
+    """SDR, SIR, SAR and SI-SDR of estimates in any order, of which there may be more than sources.
 
-    Estimates are given to references so that the sum of the SDR is highest; those left over do not count. SDR and SIR
-    are those of Vincent, Gribonval, Fevotte: Performance measurement in blind audio source separation, IEEE TASLP
-    2006; SI-SDR that of Le Roux, Wisdom, Erdogan, Hershey: SDR - half-baked or well done?, ICASSP 2019.
+    Estimates are given to references so that the sum of the SDR is highest; those left over do not count. SDR, SIR
+    and SAR are those of Vincent, Gribonval, Fevotte: Performance measurement in blind audio source separation, IEEE
+    TASLP 2006; SI-SDR that of Le Roux, Wisdom, Erdogan, Hershey: SDR - half-baked or well done?, ICASSP 2019.
+
+    No reference is taken for noise, as the BSS Eval of 2006 can: noise that is in an estimate counts as an artefact, so
+    that SAR says nothing of its own where there is much of it. The shorter the signals, the more of anything the
+    filters explain: of white noise, about `512 * sources / samples` of its energy.
 
     Args:
         references: true sources, `(sources, samples)`, at least 512 samples.
@@ -50,7 +57,8 @@ def separation_ratios(references: Shaped[np.ndarray, "..."], estimates: Shaped[n
             f"estimates must be at least as many as references, got {len(estimates)} for {len(references)}."
         )
     references, estimates = _full_scale(references), _full_scale(estimates)
-    sdr, sir = pairwise_ratios(references, estimates)
+    own, all_sources = _shares(references, estimates)
+    sdr, sir = _decibels(own), _interference_ratio(own, all_sources)
     rows, permutation = linear_sum_assignment(-sdr)
     matched = estimates[permutation]
     energies = np.sum(references**2, axis=1) * np.sum(matched**2, axis=1)
@@ -58,6 +66,7 @@ def separation_ratios(references: Shaped[np.ndarray, "..."], estimates: Shaped[n
     return SeparationRatios(
         sdr=sdr[rows, permutation],
         sir=sir[rows, permutation],
+        sar=_decibels(all_sources[rows, permutation]),
         si_sdr=_decibels(in_phase),
         permutation=permutation,
     )
@@ -67,14 +76,9 @@ def pairwise_ratios(
     references: Shaped[np.ndarray, "..."], estimates: Shaped[np.ndarray, "..."]
 ) -> tuple[Float[np.ndarray, "sources estimates"], Float[np.ndarray, "sources estimates"]]:
     """SDR and SIR of every estimate as each of the sources, dB; see `separation_ratios`, whose errors they raise."""
-    from fast_bss_eval import numpy as fast_bss_eval
-
     references, estimates = _checked_signals(references, estimates)
-    # Shares of an estimate's energy: in the span of one filtered reference, and of all of them.
-    own, all_sources = fast_bss_eval.square_cosine_metrics(
-        _full_scale(references), _full_scale(estimates), filter_length=FILTER_LENGTH
-    )
-    return _decibels(own), _decibels(own / np.where(all_sources > 0, all_sources, 1.0))
+    own, all_sources = _shares(_full_scale(references), _full_scale(estimates))
+    return _decibels(own), _interference_ratio(own, all_sources)
 
 
 def signal_to_distortion_ratio(
@@ -125,6 +129,19 @@ def _checked_signals(
     if silent.any():
         raise InputError(f"references must not be silent: reference {silent.argmax()} is zero everywhere.")
     return references, estimates
+
+
+def _shares(
+    references: Float[np.ndarray, "sources samples"], estimates: Float[np.ndarray, "estimates samples"]
+) -> tuple[Float[np.ndarray, "sources estimates"], Float[np.ndarray, "sources estimates"]]:
+    """Of an estimate's energy: in the span of one filtered reference, and of all of them."""
+    from fast_bss_eval import numpy as fast_bss_eval
+
+    return fast_bss_eval.square_cosine_metrics(references, estimates, filter_length=FILTER_LENGTH)
+
+
+def _interference_ratio(own: Float[np.ndarray, "..."], all_sources: Float[np.ndarray, "..."]) -> np.ndarray:
+    return _decibels(own / np.where(all_sources > 0, all_sources, 1.0))
 
 
 def _full_scale(signals: np.ndarray) -> np.ndarray:
