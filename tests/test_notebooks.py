@@ -93,3 +93,17 @@ def test_separate_from_mixtures_alone(run):
     assert len(images(outputs)) == 2 and "nats for each bin" in text
     sounds = [output for output in outputs if "<audio" in output.get("data", {}).get("text/html", "")]
     assert len(sounds) == 3
+
+
+def test_one_speech_model_six_inferences(run):
+    outputs, text = run(
+        "one_speech_model_six_inferences.ipynb", seconds=1.0, max_steps=3, nuts_draws=6, metropolis_steps=200
+    )
+    assert len(images(outputs)) == 3
+    sounds = [output for output in outputs if "<audio" in output.get("data", {}).get("text/html", "")]
+    assert len(sounds) == 7
+    rows = re.findall(r"^(\w+) +(-?\d+\.\d) dB +\d+\.\d  max_steps$", text, re.MULTILINE)
+    assert [name for name, _ in rows] == ["langevin", "mcem", "mala", "vem", "encoder", "point"]
+    assert "the settings that vbss.enhance has: True" in text
+    assert "NUTS and Metropolis differ by" in text
+    assert "cannot be accepted each by itself" in text and "accepted as a whole: max_steps, 2 steps" in text
