@@ -90,11 +90,13 @@ def improved_scalars(
 ) -> Float[Array, "*shape"]:
     """The maximisers of -fit v^2 / u - cost u; an entry on which nothing depends stays.
 
-    No entry falls below the root of the smallest normal number, so that products of two stay positive; one that was
+    A fit is often a difference of costs, known no better than by their rounding: that it is less counts for nothing, or
+    an entry could fall in one step far below where it should be. No entry falls below the root of the smallest normal number, so that products of two stay positive; one that was
     zero before stays zero.
     """
     is_dead = cost <= 0
-    ratio = jnp.sqrt(jnp.where(is_dead, 1, fit / jnp.where(is_dead, 1, cost)))
+    least = jnp.finfo(value.dtype).eps
+    ratio = jnp.sqrt(jnp.where(is_dead, 1, jnp.maximum(fit / jnp.where(is_dead, 1, cost), least)))
     return jnp.where(value == 0, 0, jnp.maximum(value * ratio, jnp.finfo(value.dtype).tiny ** 0.5))
 
 

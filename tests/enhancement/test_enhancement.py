@@ -80,6 +80,16 @@ def test_channels_rates_and_levels(training, noisy):
     assert vbss.enhance(fast, training.speech, **options).speech.shape == (1, 2 * RATE)
 
 
+@pytest.mark.parametrize("algorithm", ["langevin", "mcem"])
+def test_a_pause_of_digital_silence_stays_silent(training, noisy, algorithm):
+    samples = noisy[1].samples.copy()
+    samples[:, 3000:5000] = 0
+    options = {"algorithm": algorithm, "num_noise_spectra": 2, "max_steps": 20}
+    found = vbss.enhance(Recording(samples, RATE), training.speech, **options)
+    assert found.solutions[0][0].status is vbss.Status.max_steps and np.isfinite(found.expected_sdr).all()
+    assert not found.speech[0, 3300:4700].any()
+
+
 def test_an_interruption_ends_it(training, noisy):
     def interrupt(*told):
         raise KeyboardInterrupt

@@ -25,6 +25,7 @@ from vbss.separation.doubts import failures, poor_sources
 
 MAX_STEPS = 100
 _BLOCK, _OVERLAP = 30.0, 2.0  # s, of a long recording
+_FLOOR = 1e-8  # of powers, whose mean is 1: as little as recordings of 16 bits resolve
 
 
 def enhance(
@@ -195,12 +196,15 @@ def _of_channel(
 def _analysed(
     stft: STFT, samples: Float[Array, " samples"]
 ) -> tuple[Complex[Array, "n f"], Float[Array, "n f"], Float[Array, ""]]:
-    """The spectrum at a mean power of 1, its powers, and what the mean power was."""
+    """The spectrum at a mean power of 1, its powers, and what the mean power was.
+
+    Of a digital silence the most likely variance is zero and the likelihood infinite, so no power is below a floor.
+    """
     spectrum = stft.forward(samples)
     power = spectrum.real**2 + spectrum.imag**2
     level = power.mean()
     level = jnp.where(level > 0, level, 1)
-    return spectrum / jnp.sqrt(level).astype(spectrum.dtype), power / level, level
+    return spectrum / jnp.sqrt(level).astype(spectrum.dtype), jnp.maximum(power / level, _FLOOR), level
 
 
 @eqx.filter_jit
