@@ -33,6 +33,7 @@ from .enhancement import TrainedSpeech as TrainedSpeech
 from .enhancement import enhance as enhance
 from .enhancement import pretrained_speech as pretrained_speech
 from .enhancement import separate_voices as separate_voices
+from .enhancement import train_speaker as train_speaker
 from .enhancement import train_speech as train_speech
 from .gated import Gated as Gated
 from .inference import EM as EM

@@ -91,8 +91,8 @@ def improved_scalars(
     """The maximisers of -fit v^2 / u - cost u; an entry on which nothing depends stays.
 
     A fit is often a difference of costs, known no better than by their rounding: that it is less counts for nothing, or
-    an entry could fall in one step far below where it should be. No entry falls below the root of the smallest normal number, so that products of two stay positive; one that was
-    zero before stays zero.
+    an entry could fall in one step far below where it should be. No entry falls below the root of the smallest normal
+    number, so that products of two stay positive; one that was zero before stays zero.
     """
     is_dead = cost <= 0
     least = jnp.finfo(value.dtype).eps

@@ -13,7 +13,7 @@ from vbss.audio import STFT, Recording
 from vbss.enhancement import ALGORITHMS, inference
 from vbss.errors import InputError
 from vbss.metrics import separation_ratios
-from vbss.scenes import HIGH_VOICE, LOW_VOICE, SpeechCorpus, speech_like
+from vbss.scenes import HIGH_VOICE, SpeechCorpus, speech_like
 from vbss.training import SpeechSpectra
 
 RATE = 8000
@@ -113,16 +113,6 @@ def test_long_recordings_are_taken_in_blocks(training, noisy, monkeypatch):
     assert titles == ["recording", "speech", "noise"]
     with pytest.raises(InputError, match="recording has shape"):
         vbss.plots.plot_enhancement(Recording(recording.samples[:, 1:], RATE), found)
-
-
-def test_voices_that_are_known_share_a_recording(training):
-    voices = [speech_like(voice, 1.0, RATE, seed=seed) for seed, voice in enumerate((HIGH_VOICE, LOW_VOICE))]
-    recording = Recording(sum(voices)[None].astype(np.float32), RATE)
-    found = vbss.separate_voices(recording, [training.speech] * 2, algorithm="mcem", max_steps=5)
-    assert found.sources.shape == (2, 1, RATE) and found.expected_sdr.shape == (2, 1)
-    np.testing.assert_allclose(found.sources.sum(0), recording.samples, atol=1e-4)
-    with pytest.raises(InputError, match="two networks"):
-        vbss.separate_voices(recording, [training.speech])
 
 
 def test_recurrent_networks_train_and_enhance(corpora, noisy):

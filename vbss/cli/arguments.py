@@ -96,7 +96,7 @@ def add_seed(parser: Parser) -> None:
     )
 
 
-def add_recording(parser: Parser) -> None:
+def add_recording(parser: Parser, *, sources_required: bool = True) -> None:
     """The recording, its microphones and the number of sources."""
     parser.add_argument(
         "mix",
@@ -104,7 +104,7 @@ def add_recording(parser: Parser) -> None:
         nargs="+",
         help="a sound file with one channel per microphone, or one file for each microphone in order",
     )
-    add_sources_and_array(parser)
+    add_sources_and_array(parser, sources_required=sources_required)
 
 
 def number_of_sources(text: str) -> int | str:
@@ -112,10 +112,11 @@ def number_of_sources(text: str) -> int | str:
     return text if text == "auto" else at_least(1)(text)
 
 
-def add_sources_and_array(parser: Parser) -> None:
+def add_sources_and_array(parser: Parser, *, sources_required: bool = True) -> None:
     """What is known of the sources and the microphones."""
     parser.add_argument(
-        "--sources", "--num-sources", type=number_of_sources, required=True, metavar="N", dest="num_sources",
+        "--sources", "--num-sources", type=number_of_sources, required=sources_required, metavar="N",
+        dest="num_sources",
         help="number of sources; auto counts them, with --array",
     )  # fmt: skip
     parser.add_argument(
@@ -173,16 +174,12 @@ def add_settings(parser: Parser) -> None:
         "(fastest, one filter for the whole recording); cacgmm+nmf (default without --array), cacgmm+fastmnmf or "
         "cacgmm, for any array",
     )
-    add("--algorithm", default="em", help="em, or em-derived: the same updates, derived from the model's program")
+    group.add_argument("--algorithm", help="em, or em-derived: the same updates, derived from the model's program (em)")
     add("--precision", default="float32", help="float32 or float64")
-    add(
-        "--iterations",
-        "--max-steps",
-        type=at_least(1),
-        default=30,
-        metavar="N",
-        help="at most so many steps of the mixture model",
-    )
+    group.add_argument(
+        "--iterations", "--max-steps", type=at_least(1), metavar="N", dest="max_steps",
+        help="at most so many steps of the mixture model (30)",
+    )  # fmt: skip
     add("--components", "--num-components", type=at_least(1), default=16, metavar="N", help="spectra of each source")
     add(
         "--sum-iterations",
@@ -206,8 +203,9 @@ def add_settings(parser: Parser) -> None:
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was chosen of `vbss.Settings`."""
-    return {name: getattr(arguments, name) for name in _SETTINGS}
+    """What was chosen of `vbss.Settings`, whose defaults are those of what is None here."""
+    chosen = {name: getattr(arguments, name) for name in _SETTINGS}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def changed_settings(arguments: argparse.Namespace) -> list[str]:

@@ -117,7 +117,7 @@ def _refuse_options_of_arrays(arguments: argparse.Namespace) -> None:
 
     defaults = {field.name: field.default for field in fields(Settings) if field.name not in ("model", "seed")}
     for name, default in (defaults | {"reference_microphone": 0, "all_channels": False}).items():
-        if getattr(arguments, name, default) != default:
+        if getattr(arguments, name, default) not in (None, default):
             option = OPTIONS.get(name, f"--{name}").replace("_", "-")
             raise InputError(f"{option} is for microphones in the open, not for two ears: leave it out.")
 

@@ -1,19 +1,15 @@
 """`vbss enhance`: a noisy recording in, its speech out."""
 
 import argparse
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vbss.cli.arguments import Parser, add_output, add_quiet, add_seed, at_least, in_options
-from vbss.cli.inference import InferenceFailed, progress_bar
+from vbss.cli.inference import progress_bar
+from vbss.cli.known_sources import check_ended, report_of, speech_of
 from vbss.cli.reports import load_matplotlib, print_warnings, write_report
 from vbss.errors import InputError
 from vbss.output import check_output_folder, new_output_folder
-
-if TYPE_CHECKING:
-    from vbss.audio import Recording
-    from vbss.enhancement import KnownSources
 
 _OPTIONS = {
     "recording": "NOISY",
@@ -57,22 +53,11 @@ def _run(arguments: argparse.Namespace) -> None:
     check_output_folder(arguments.out, **inputs)
 
     from vbss.audio import read_recording, write_recording
-    from vbss.enhancement import TrainedSpeech, enhance, pretrained_speech
+    from vbss.enhancement import enhance, pretrained_speech
     from vbss.plots import plot_enhancement
-    from vbss.storage import load
 
     recording = read_recording(arguments.noisy)
-    if arguments.network is None:
-        trained: Any = pretrained_speech()
-    else:
-        if not arguments.network.is_file():
-            raise InputError(f"--network {str(arguments.network)!r} is no file.")
-        trained = load(arguments.network)
-        if not isinstance(trained, TrainedSpeech):
-            raise InputError(
-                f"--network {str(arguments.network)!r} holds a {type(trained).__name__}, no model of speech: make one "
-                "by vbss train --model vae."
-            )
+    trained = pretrained_speech() if arguments.network is None else speech_of(arguments.network, "--network")
     load_matplotlib()
     with progress_bar("enhancing", arguments.quiet) as progress:
         try:
@@ -87,41 +72,21 @@ def _run(arguments: argparse.Namespace) -> None:
             )
         except InputError as error:
             raise in_options(error, _OPTIONS) from error
-    failed = [end for ends in found.solutions for end in ends if end.status.name == "nonfinite"]
-    if failed:
-        raise InferenceFailed(failed[0].status.explanation)
+    check_ended(found)
     print_warnings(found, arguments.quiet)
+    report = report_of(
+        [arguments.noisy],
+        recording,
+        found,
+        network=None if arguments.network is None else str(arguments.network),
+        num_noise_spectra=arguments.num_noise_spectra,
+        seed=arguments.seed,
+        speech={"file": "speech.wav", "expected_sdr_db": found.expected_sdr[0].tolist()},
+        noise={"file": "noise.wav"},
+    )
     with new_output_folder(arguments.out) as folder:
         write_recording(folder / "speech.wav", found.speech, found.sample_rate)
         write_recording(folder / "noise.wav", found.noise, found.sample_rate)
-        write_report(folder, _report(arguments, recording, found), plot_enhancement(recording, found))
+        write_report(folder, report, plot_enhancement(recording, found))
     if not arguments.quiet:
         print(f"{arguments.out / 'speech.wav'}: expected SDR {found.expected_sdr[0].mean():.0f} dB")
-
-
-def _report(arguments: argparse.Namespace, recording: "Recording", found: "KnownSources") -> dict[str, Any]:
-    return {
-        "schema_version": 4,
-        "vbss_version": version("vbss"),
-        "network": None if arguments.network is None else str(arguments.network),
-        "algorithm": found.algorithm,
-        "num_noise_spectra": arguments.num_noise_spectra,
-        "seed": arguments.seed,
-        "warnings": list(found.warnings),
-        "inference": [
-            [
-                {"status": solution.status.name, "num_steps": solution.num_steps, "elbo": solution.elbo.tolist()}
-                for solution in blocks
-            ]
-            for blocks in found.solutions
-        ],
-        "input": {
-            "files": [arguments.noisy],
-            "sample_rate": recording.sample_rate,
-            "channels": len(recording.samples),
-            "seconds": recording.samples.shape[1] / recording.sample_rate,
-        },
-        "speech": {"file": "speech.wav", "expected_sdr_db": found.expected_sdr[0].tolist()},
-        "noise": {"file": "noise.wav"},
-        "seconds": found.seconds,
-    }

@@ -28,6 +28,7 @@ from vbss.cli.reports import (
     write_report,
     write_separation,
 )
+from vbss.cli.voices import add_voices, is_of_voices, run_voices
 from vbss.errors import InputError
 from vbss.output import check_output_folder, new_output_folder, resumable_output_folder
 
@@ -45,9 +46,10 @@ def add(commands: Any) -> None:
         "A recording longer than a block is separated block by block, in memory that does not grow with its length; "
         "the same command, interrupted, goes on where it was.",
     )
-    add_recording(parser)
+    add_recording(parser, sources_required=False)
     add_binaural(parser)
     add_network(parser)
+    add_voices(parser)
     add_separation(parser)
     add_output(parser)
     add_quiet(parser)
@@ -56,6 +58,11 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if is_of_voices(arguments):
+        run_voices(arguments)
+        return
+    if arguments.num_sources is None:
+        raise InputError("--sources is needed: the number of sources, or auto.")
     if is_binaural(arguments):
         if arguments.network is not None:
             raise InputError("--network is for one microphone or an array, not for two ears: leave it out.")

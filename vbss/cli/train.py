@@ -156,6 +156,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _may_be_of_training(out: Path) -> bool:
     """Whether a folder is new, or holds what a training leaves, though it was killed while it wrote."""
+    from vbss.enhancement.speakers import ALONE
     from vbss.training.checkpoint import CHECKPOINT, LOCK
 
     if not out.exists():
@@ -163,7 +164,7 @@ def _may_be_of_training(out: Path) -> bool:
     if not out.is_dir():
         return False
     names = [path.name for path in out.iterdir()]
-    begun = [name for name in names if name in (_SCENES, LOCK) or name.startswith(f".{CHECKPOINT}.")]
+    begun = [name for name in names if name in (_SCENES, ALONE, LOCK) or name.startswith(f".{CHECKPOINT}.")]
     return CHECKPOINT in names or len(begun) == len(names)
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vbss.cli.arguments import Parser, at_least
+from vbss.cli.known_sources import speech_of
 from vbss.errors import InputError
 
 if TYPE_CHECKING:
-    from vbss.enhancement import SpeechTraining
+    from vbss.enhancement import SpeechTraining, TrainedSpeech
     from vbss.scenes import SpeechCorpus
 
+_FEW = 5  # names that a message lists
+_PRETRAINED_RATE = 16000  # Hz
 HELD_OUT = 10  # every tenth speaker, where no split says who
 _LARGEST = 4096
 _ARCHITECTURES = ("frames", "recurrent")
@@ -25,6 +28,16 @@ def add_speech(parser: Parser) -> None:
     group.add_argument(
         "--architecture", choices=_ARCHITECTURES, default="frames",
         help="networks that look at each frame by itself, or at all of a stretch, which is slow (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--speaker", metavar="NAME",
+        help="learn the voice of one speaker of --data, and to hear it in mixtures with the others, for vbss separate "
+        "--networks; a folder's name, or a speaker of manifest.csv. A tenth of the speech is kept for validation",
+    )  # fmt: skip
+    group.add_argument(
+        "--network", type=Path, metavar="FILE",
+        help="a model of speech to go on from, instead of a random one; with --speaker, at 16 kHz, by default the one "
+        "of vbss",
     )  # fmt: skip
     group.add_argument("--kl-weight", type=float, default=1.0, metavar="X",
                        help="of the codes' divergence from their prior (%(default)s, the evidence bound)")  # fmt: skip
@@ -42,12 +55,11 @@ def divided_speech(folder: Path, *, at_least: int) -> "tuple[SpeechCorpus, Speec
 def trained_speech(arguments: argparse.Namespace, progress: Callable[..., Any]) -> "SpeechTraining":
     """The training that the arguments ask for."""
     from vbss.audio import STFT
-    from vbss.enhancement import train_speech
+    from vbss.enhancement import train_speaker, train_speech
     from vbss.training import SpeechSpectra, TrainingSettings
 
     if arguments.data is None:
         raise InputError("--model vae needs --data, a folder of clean speech.")
-    heard, kept = divided_speech(arguments.data, at_least=1)
     settings = TrainingSettings(
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
@@ -57,16 +69,39 @@ def trained_speech(arguments: argparse.Namespace, progress: Callable[..., Any]) 
         seed=arguments.seed,
     )
     stft = STFT.init(arguments.sample_rate)
-    corpus, validation = (SpeechSpectra(speech, stft=stft) for speech in (heard, kept))
+    options = {
+        "architecture": arguments.architecture,
+        "hidden_sizes": (arguments.hidden_size,),
+        "num_codes": arguments.num_codes,
+        "kl_weight": arguments.kl_weight,
+        "settings": settings,
+        "start": _start(arguments),
+    }
     with progress(arguments) as told:
-        return train_speech(
-            corpus,
-            validation,
-            architecture=arguments.architecture,
-            hidden_sizes=(arguments.hidden_size,),
-            num_codes=arguments.num_codes,
-            kl_weight=arguments.kl_weight,
-            settings=settings,
-            folder=arguments.out,
-            progress=told,
-        )
+        if arguments.speaker is not None:
+            corpora = (SpeechSpectra(speech, stft=stft) for speech in _of_speaker(arguments.data, arguments.speaker))
+            return train_speaker(*corpora, folder=arguments.out, progress=told, **options)
+        corpora = (SpeechSpectra(speech, stft=stft) for speech in divided_speech(arguments.data, at_least=1))
+        return train_speech(*corpora, folder=arguments.out, progress=told, **options)
+
+
+def _of_speaker(folder: Path, speaker: str) -> "tuple[SpeechCorpus, SpeechCorpus]":
+    """A speaker's speech, and that of all others."""
+    from vbss.scenes import SpeechCorpus
+
+    corpus = SpeechCorpus.read(folder)
+    if speaker not in corpus.files:
+        known = ", ".join(list(corpus.files)[:_FEW])
+        raise InputError(f"--speaker must be one of {len(corpus.files)} in --data, such as {known}, got {speaker!r}.")
+    others = {name: files for name, files in corpus.files.items() if name != speaker}
+    return SpeechCorpus(folder, {speaker: corpus.files[speaker]}), SpeechCorpus(folder, others)
+
+
+def _start(arguments: argparse.Namespace) -> "TrainedSpeech | None":
+    """The networks that training begins with."""
+    from vbss.enhancement import pretrained_speech
+
+    if arguments.network is not None:
+        return speech_of(arguments.network, "--network")
+    is_plain = arguments.architecture == "frames" and arguments.sample_rate == _PRETRAINED_RATE
+    return pretrained_speech() if arguments.speaker is not None and is_plain else None

@@ -1,7 +1,8 @@
 """Speech out of noise, and voices out of each other, by models of what they may be and any algorithm."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,14 +18,17 @@ from vbss.errors import InputError, one_of, whole_number
 from vbss.inference import Solution, Status, fit
 from vbss.models import VAENMF
 from vbss.networks.codes import CodeNetwork
+from vbss.networks.informed_coder import InformedDecoder, InformedEncoder
 from vbss.networks.spectral_coder import FrameDecoder
 from vbss.neural.rates import as_recorded, at_rate_of
 from vbss.pipeline import Progress
 from vbss.separation.clock import Clock
 from vbss.separation.doubts import failures, poor_sources
 
-MAX_STEPS = 100
+MAX_STEPS, MAX_VOICE_STEPS = 100, 30
 _BLOCK, _OVERLAP = 30.0, 2.0  # s, of a long recording
+_WIDTH = 2.0  # of the prior of a speaker's codes, relative to what an encoder says
+_POINTS = ("spectra", "activations")  # of `VAENMF`: how loud speakers are their codes say
 _FLOOR = 1e-8  # of powers, whose mean is 1: as little as recordings of 16 bits resolve
 
 
@@ -60,40 +64,86 @@ def enhance(
         KeyboardInterrupt: if the inference is interrupted.
     """
     num_noise_spectra = whole_number("num_noise_spectra", num_noise_spectra, 1)
-    return _inferred(recording, (trained,), algorithm, num_noise_spectra, max_steps, seed, progress)
+
+    def problem(power: Array, key: Array) -> _Problem:
+        return _of_noise(trained, num_noise_spectra, power, key)
+
+    return _inferred(recording, (trained,), problem, algorithm, (), max_steps, seed, progress)
 
 
 def separate_voices(
     recording: Recording,
     trained: Sequence[TrainedSpeech],
     *,
-    algorithm: str = "langevin",
-    num_noise_spectra: int = 0,
-    max_steps: int = MAX_STEPS,
+    algorithm: str = "point",
+    max_steps: int = MAX_VOICE_STEPS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> KnownSources:
-    """Separate speakers heard by one microphone whose voices are known, each by a network trained on the speaker alone.
+    """Separate speakers heard by one microphone whose voices are known, each by a network trained on the speaker.
+
+    The encoders, taught on mixtures (`vbss.train_speaker`), say roughly what each speaker's codes are; that is their
+    prior here, and inference weighs it against what the mixture, the sum of the speakers, says of all of them together.
 
     Args:
-        recording, algorithm, max_steps, seed, progress: as for `enhance`.
+        recording, algorithm, seed, progress: as for `enhance`; "encoder" takes what the encoders say as it is.
         trained: of each speaker, all with the same transform; sources are in this order.
-        num_noise_spectra: of noise beside the speakers.
+        max_steps: iterations.
 
     Raises:
         InputError: as `enhance`, or if there are fewer than two networks, or of different transforms.
     """
     if len(trained) < 2:
         raise InputError(f"trained must be two networks at least, got {len(trained)}")
-    num_noise_spectra = whole_number("num_noise_spectra", num_noise_spectra, 0)
-    return _inferred(recording, tuple(trained), algorithm, num_noise_spectra, max_steps, seed, progress)
+
+    def problem(power: Array, key: Array) -> _Problem:
+        return _of_voices(tuple(trained), power)
+
+    if algorithm == "encoder":
+        max_steps = min(max_steps, 1)  # nothing moves
+    return _inferred(recording, tuple(trained), problem, algorithm, _POINTS, max_steps, seed, progress)
+
+
+class _Problem(NamedTuple):
+    """A model of what was heard, a network that says q of its codes, and where inference begins."""
+
+    model: VAENMF
+    network: Callable[..., Any]
+    start: dict[str, Array]
+
+
+@eqx.filter_jit
+def _of_noise(trained: TrainedSpeech, num_noise_spectra: int, power: Float[Array, "n f"], key: Array) -> _Problem:
+    """Speech in noise; codes begin as the encoder reads them from the mixture, as if it were speech."""
+    model = VAENMF.init(trained.decoder, num_noise_spectra)
+    network = CodeNetwork((trained.encoder,), ("codes_0",))
+    start = dict(model.start(key, power)) | {name: mean for name, (mean, _) in network(power).items()}
+    return _Problem(model, network, start)
+
+
+@eqx.filter_jit
+def _of_voices(trained: tuple[TrainedSpeech, ...], power: Float[Array, "n f"]) -> _Problem:
+    """Speakers whose codes' prior, twice as wide as the encoders' q, is about that."""
+    informed = [_informed(speech, power) for speech in trained]
+    model = VAENMF.init([speech.decoder for speech in informed], 0)
+    names = tuple(f"codes_{number}" for number in range(len(informed)))
+    network = CodeNetwork(tuple(speech.encoder for speech in informed), names)
+    return _Problem(model, network, dict(model.start(jax.random.key(0), power)))
+
+
+def _informed(speech: TrainedSpeech, power: Float[Array, "n f"]) -> TrainedSpeech:
+    mean, log_variance = speech.encoder(power)
+    scale = _WIDTH * jnp.exp(log_variance / 2)
+    decoder = InformedDecoder(speech.decoder, mean, scale)
+    return TrainedSpeech(InformedEncoder(speech.encoder, mean, scale), decoder, speech.stft)
 
 
 def _inferred(
     recording: Any,
     trained: tuple[Any, ...],
+    problem: Callable[[Array, Array], _Problem],
     algorithm: str,
-    num_noise_spectra: int,
+    frozen: tuple[str, ...],
     max_steps: int,
     seed: int,
     progress: Progress | None,
@@ -108,18 +158,16 @@ def _inferred(
         if speech.stft != trained[0].stft:
             raise InputError(f"trained must have one transform, got {trained[0].stft} and {speech.stft}")
     clock, stft = Clock({}), trained[0].stft
-    model = VAENMF.init([speech.decoder for speech in trained], num_noise_spectra)
-    network = CodeNetwork(
-        tuple(speech.encoder for speech in trained), tuple(f"codes_{number}" for number in range(len(trained)))
-    )
     is_framewise = all(isinstance(speech.decoder, FrameDecoder) for speech in trained)
-    inference = algorithm_of(algorithm, network, is_framewise)
+    inference = partial(algorithm_of, algorithm, is_framewise=is_framewise, frozen=frozen)
     samples = at_rate_of(recording, stft)
     found, noises, energies, solutions = [], [], [], []
     for channel, sound in enumerate(samples):
         peak = np.abs(sound).max() or 1  # of a silent channel nothing is scaled
         key = jax.random.fold_in(jax.random.key(seed), channel)
-        heard, variances, ends = _of_channel(sound / peak, stft, model, network, inference, max_steps, key, progress)
+        heard, variances, ends = _of_channel(
+            sound / peak, len(trained), stft, problem, inference, max_steps, key, progress
+        )
         found.append(peak * heard)
         noises.append(sound - peak * heard.sum(0))
         energies.append(variances)
@@ -152,10 +200,10 @@ def _check_trained(speech: Any) -> None:
 
 def _of_channel(
     sound: Float[np.ndarray, " samples"],
+    num_sources: int,
     stft: STFT,
-    model: VAENMF,
-    network: CodeNetwork,
-    inference: Any,
+    problem: Callable[[Array, Array], _Problem],
+    inference: Callable[..., Any],
     max_steps: int,
     key: Array,
     progress: Progress | None,
@@ -168,16 +216,17 @@ def _of_channel(
     begins = [0] if length == num_samples else [*range(0, num_samples - length, hop), num_samples - length]
     fade = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)).astype(np.float32)
     weight = np.zeros(num_samples, np.float32)
-    total = np.zeros((model.num_sources, num_samples), np.float32)
-    energies, solutions = np.zeros((2, model.num_sources)), []
+    total = np.zeros((num_sources, num_samples), np.float32)
+    energies, solutions = np.zeros((2, num_sources)), []
     for number, begin in enumerate(begins):
         if not sound[begin : begin + length].any():  # nothing to infer, and silence it is
             weight[begin : begin + length] += fade
             continue
         key_start, key_fit, key_draws = jax.random.split(jax.random.fold_in(key, number), 3)
         mixture, power, level = _analysed(stft, jnp.asarray(sound[begin : begin + length], jnp.float32))
-        start = _start(model, network, power, key_start)
-        solution = fit(model, power, inference, key=key_fit, start=start, max_steps=max_steps, progress=progress)
+        model, network, start = problem(power, key_start)
+        algorithm = inference(network=network)
+        solution = fit(model, power, algorithm, key=key_fit, start=start, max_steps=max_steps, progress=progress)
         if solution.status is Status.interrupted:
             raise KeyboardInterrupt
         means, variances = model.sources(solution.posterior, mixture, key_draws)
@@ -205,9 +254,3 @@ def _analysed(
     level = power.mean()
     level = jnp.where(level > 0, level, 1)
     return spectrum / jnp.sqrt(level).astype(spectrum.dtype), jnp.maximum(power / level, _FLOOR), level
-
-
-@eqx.filter_jit
-def _start(model: VAENMF, network: CodeNetwork, power: Float[Array, "n f"], key: Array) -> dict[str, Array]:
-    """Codes as the encoders read them from the mixture, as if it were speech."""
-    return dict(model.start(key, power)) | {name: mean for name, (mean, _) in network(power).items()}

@@ -16,7 +16,7 @@ from vbss.models import SpectralVAE
 from vbss.networks.codes import CodeNetwork
 from vbss.networks.recurrent_coder import RecurrentDecoder, RecurrentEncoder
 from vbss.networks.spectral_coder import FrameDecoder, FrameEncoder, SpectralDecoder, SpectralEncoder, log_levels
-from vbss.training import SpeechSpectra, Training, TrainingSettings, train
+from vbss.training import SpeechSpectra, Training, TrainingSettings, VoiceMixtures, train
 
 _SETTINGS = TrainingSettings(batch_size=16, patience=3, stop_after=10, max_epochs=100)
 _NUM_ITEMS = 200  # from which the levels of frequencies are read
@@ -44,6 +44,7 @@ def train_speech(
     num_codes: int = 32,
     kl_weight: float = 1.0,
     warm_up: float = 10.0,
+    start: TrainedSpeech | None = None,
     settings: TrainingSettings | None = None,
     folder: str | Path | None = None,
     devices: Sequence[Any] | None = None,
@@ -59,27 +60,77 @@ def train_speech(
             one has a single layer, with so many states in each direction of time.
         num_codes: L, of a frame.
         kl_weight, warm_up: of `vbss.AmortisedNormal`.
+        start: networks from which training goes on, instead of random ones of that architecture and those sizes: what
+            is known of all speakers is a good start for one of whom little was recorded.
         settings: by default 100 epochs of batches of 16 stretches at most; the seed is also that of the weights.
         folder, devices, progress: as of `vbss.train`, which goes on with what is in the folder.
 
     Raises:
-        InputError: as `vbss.train` does, or if the corpora differ in their transform.
+        InputError: as `vbss.train` does, or if the corpora, or `start`, differ in their transform.
     """
     settings = _SETTINGS if settings is None else settings
-    for name, items in (("corpus", corpus), ("validation", validation)):
-        if not isinstance(items, SpeechSpectra):
-            raise InputError(f"{name} must be SpeechSpectra, got {type(items).__name__}")
-    if corpus.stft != validation.stft:
-        raise InputError(f"validation must have the transform of corpus, {corpus.stft}, got {validation.stft}")
+    check_corpora(SpeechSpectra, corpus, validation, start)
     one_of("architecture", architecture, ARCHITECTURES)
-    key = jax.random.key(settings.seed)
-    encoder, decoder = _networks(architecture, corpus, tuple(hidden_sizes), num_codes, key)
+    if start is None:
+        key = jax.random.key(settings.seed)
+        encoder, decoder = _networks(architecture, corpus, tuple(hidden_sizes), num_codes, key)
+    else:
+        encoder, decoder = start.encoder, start.decoder
     amortised = AmortisedNormal(CodeNetwork((encoder,), ("codes",)), kl_weight=kl_weight, warm_up=warm_up)
     training = train(
         SpectralVAE(decoder), amortised, corpus, validation, settings, folder=folder, devices=devices, progress=progress
     )
     best: Any = training
     return SpeechTraining(TrainedSpeech(best.amortised.network.encoders[0], best.model.decoder, corpus.stft), training)
+
+
+def train_on_mixtures(
+    speech: TrainedSpeech,
+    corpus: VoiceMixtures,
+    validation: VoiceMixtures,
+    *,
+    settings: TrainingSettings | None = None,
+    folder: str | Path | None = None,
+    devices: Sequence[Any] | None = None,
+    progress: Callable[[int, int, float], Any] | None = None,
+) -> SpeechTraining:
+    """Teach the encoder of a speaker's autoencoder to read the speaker's codes from mixtures with others.
+
+    The decoder, and so what the speaker may sound like, stays as it is. `vbss.separate_voices` begins where the
+    encoders say: amortised inference, which any algorithm refines.
+
+    Args:
+        speech: by `train_speech` of the speaker alone.
+        corpus, validation: mixtures in which the speaker is heard.
+        settings, folder, devices, progress: as for `train_speech`.
+
+    Raises:
+        InputError: as `train_speech`.
+    """
+    settings = _SETTINGS if settings is None else settings
+    check_corpora(VoiceMixtures, corpus, validation, speech)
+    amortised = AmortisedNormal(CodeNetwork((speech.encoder,), ("codes",)))
+    training = train(
+        SpectralVAE(speech.decoder), amortised, corpus, validation, settings,
+        frozen=("decoder",), folder=folder, devices=devices, progress=progress,
+    )  # fmt: skip
+    best: Any = training
+    return SpeechTraining(TrainedSpeech(best.amortised.network.encoders[0], speech.decoder, speech.stft), training)
+
+
+def check_corpora(kind: type, corpus: Any, validation: Any, start: Any = None) -> None:
+    """Raise InputError where corpora are not of a kind, or they and what training begins with differ in transform."""
+    for name, items in (("corpus", corpus), ("validation", validation)):
+        if not isinstance(items, kind):
+            raise InputError(f"{name} must be {kind.__name__}, got {type(items).__name__}")
+        if items.stft != corpus.stft:
+            raise InputError(f"validation must have the transform of corpus, {corpus.stft}, got {items.stft}")
+    if start is None:
+        return
+    if not isinstance(start, TrainedSpeech):
+        raise InputError(f"speech to begin with must be a TrainedSpeech, got {type(start).__name__}")
+    if start.stft != corpus.stft:
+        raise InputError(f"corpus must have the transform of the speech it begins with, {start.stft}")
 
 
 def _networks(

@@ -10,6 +10,7 @@ from vbss.models.hidden_markov import HiddenMarkovModel as HiddenMarkovModel
 from vbss.models.inverse_wishart_mixture import InverseWishartMixture as InverseWishartMixture
 from vbss.models.linear_dynamical import LinearDynamicalSystem as LinearDynamicalSystem
 from vbss.models.local_gaussian_nmf import LocalGaussianNMF as LocalGaussianNMF
+from vbss.models.magnitude_vae import MagnitudeVAE as MagnitudeVAE
 from vbss.models.messl import MESSL as MESSL
 from vbss.models.ppam import PPAM as PPAM
 from vbss.models.spectral_vae import SpectralVAE as SpectralVAE

@@ -27,33 +27,36 @@ class SpectralVAE(Model):
     Attributes:
         decoder: says log v, (N, F), from codes (N, L); learnt by `vbss.train`.
 
-    The program takes `power`, real (N, F) and not negative, of mean 1. Sites: `codes` (z; N plates, L), `power` (N
-    plates, F).
+    The program takes `power`, real (N, F) and not negative, of mean 1, and perhaps that of a mixture in which the
+    source is heard, which a network that says q may look at, and nothing else. Sites: `codes` (z; N plates, L), `power`
+    (N plates, F).
     """
 
     decoder: Annotated[SpectralDecoder, Weights()]
 
-    def __call__(self, power: Float[Array, "n f"]) -> None:
+    def __call__(self, power: Float[Array, "n f"], mixture: Float[Array, "n f"] | None = None) -> None:
         with numpyro.plate("frames", power.shape[0]):
-            codes = jnp.asarray(numpyro.sample("codes", standard_codes(self.decoder, power.dtype)))
+            codes = jnp.asarray(numpyro.sample("codes", standard_codes(self.decoder.num_codes, power.dtype)))
             rate = jnp.exp(-self.decoder(codes))
             numpyro.sample("power", dist.Exponential(rate).to_event(1), obs=power)
 
-    def validate(self, power: Array) -> None:
+    def validate(self, power: Array, mixture: Array | None = None) -> None:
         check_power(power, self.decoder.num_frequencies)
+        if mixture is not None:
+            check_power(mixture, self.decoder.num_frequencies, "mixture")
 
 
-def standard_codes(decoder: SpectralDecoder, dtype: jnp.dtype) -> dist.Distribution:
+def standard_codes(num_codes: int, dtype: jnp.dtype) -> dist.Distribution:
     """N(0, I) of a frame's codes."""
-    origin = jnp.zeros(decoder.num_codes, dtype)
+    origin = jnp.zeros(num_codes, dtype)
     return dist.Normal(origin, jnp.ones_like(origin)).to_event(1)
 
 
-def check_power(power: Array, num_frequencies: int) -> None:
+def check_power(power: Array, num_frequencies: int, name: str = "power") -> None:
     """Raise InputError for what are no powers at these frequencies, or silence."""
     if jnp.iscomplexobj(power) or power.ndim != 2 or power.shape[1] != num_frequencies:
-        raise InputError(f"power must be real of shape (frames, {num_frequencies}), got {power.dtype} {power.shape}")
+        raise InputError(f"{name} must be real of shape (frames, {num_frequencies}), got {power.dtype} {power.shape}")
     if bool((power < 0).any()):
-        raise InputError("power must not be negative")
+        raise InputError(f"{name} must not be negative")
     if not bool((power > 0).any()):
-        raise InputError("power must not be silent: all of it is zero")
+        raise InputError(f"{name} must not be silent: all of it is zero")

@@ -71,7 +71,7 @@ class VAENMF(Model):
         activations = point("activations", jnp.ones((size, num_frames), dtype), Additive())
         with numpyro.plate("frames", num_frames):
             codes = [
-                jnp.asarray(numpyro.sample(f"codes_{number}", standard_codes(decoder, dtype)))
+                jnp.asarray(numpyro.sample(f"codes_{number}", standard_codes(decoder.num_codes, dtype)))
                 for number, decoder in enumerate(self.decoders)
             ]
             variance = sum(self._variances(spectra, activations, codes))

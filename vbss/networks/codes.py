@@ -17,6 +17,9 @@ class CodeNetwork(eqx.Module):
     encoders: tuple[SpectralEncoder, ...]
     names: tuple[str, ...] = eqx.field(static=True)
 
-    def __call__(self, power: Float[Array, "n f"]) -> dict[str, tuple[Array, Array]]:
-        """{latent: (mean, log variance)}, each (N, L)."""
-        return {name: encoder(power) for name, encoder in zip(self.names, self.encoders, strict=True)}
+    def __call__(self, *powers: Float[Array, "n f"]) -> dict[str, tuple[Array, Array]]:
+        """{latent: (mean, log variance)}, each (N, L), from the last of the program's arguments.
+
+        That is what is heard: the mixture, where the program is given both a source and what it is heard in.
+        """
+        return {name: encoder(powers[-1]) for name, encoder in zip(self.names, self.encoders, strict=True)}

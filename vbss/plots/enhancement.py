@@ -19,6 +19,8 @@ def plot_enhancement(
 ) -> "matplotlib.figure.Figure":
     """Spectrograms of a channel of the recording, its sources and the noise, in one scale of 60 dB, and the bound.
 
+    Several sources are all that there is, without noise.
+
     Args:
         recording: what was enhanced.
         found: by `vbss.enhance` or `vbss.separate_voices`.
@@ -36,11 +38,14 @@ def plot_enhancement(
         "hop": found.stft.hop_length / found.stft.sample_rate,
     }
     figure = Figure(figsize=_PAGE, dpi=_DPI, layout="constrained")
-    *rows, last = figure.subplots(3 + len(found.sources), 1)
-    names = ["speech"] if len(found.sources) == 1 else [f"source {n}" for n in range(1, 1 + len(found.sources))]
-    sounds = [recording.samples[channel], *(source[channel] for source in found.sources), found.noise[channel]]
+    sounds = {"recording": recording.samples[channel]}
+    if len(found.sources) == 1:
+        sounds |= {"speech": found.speech[channel], "noise": found.noise[channel]}
+    else:
+        sounds |= {f"source {number}": source[channel] for number, source in enumerate(found.sources, 1)}
+    *rows, last = figure.subplots(1 + len(sounds), 1)
     peak_level = None
-    for axis, name, sound in zip(rows, ["recording", *names, "noise"], sounds, strict=True):
+    for axis, (name, sound) in zip(rows, sounds.items(), strict=True):
         image = plot_spectrogram(axis, sound, recording.sample_rate, peak_level=peak_level, **transform)
         peak_level = image.get_clim()[1] if peak_level is None else peak_level
         axis.set_title(name, loc="left")

@@ -11,3 +11,4 @@ from vbss.training.spatial import spatial_model as spatial_model
 from vbss.training.speech import SpeechSpectra as SpeechSpectra
 from vbss.training.state import Training as Training
 from vbss.training.train import train as train
+from vbss.training.voices import VoiceMixtures as VoiceMixtures

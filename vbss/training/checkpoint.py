@@ -90,7 +90,7 @@ def opened(path: Path, start: Training, settings: TrainingSettings) -> Training:
 
 def _identity(training: Training) -> Any:
     """What training does not move: settings, the layout of all arrays, and the values of the model's fixed ones."""
-    learnt = {*training.model.parameter_kinds(), *training.model.network_names()}
+    learnt = training.latest.parameters
     fixed = [
         jax.tree.leaves(eqx.filter(getattr(training.model, field), eqx.is_array))
         for field in type(training.model).__dataclass_fields__

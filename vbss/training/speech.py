@@ -1,6 +1,7 @@
 """Corpora of clean speech: stretches of the files of a folder, as powers, for autoencoders of spectra."""
 
 import hashlib
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -74,8 +75,7 @@ class SpeechSpectra:
         if not 0 <= index < len(self):
             raise IndexError(index)
         if index not in self._read:
-            samples = jnp.asarray(self.samples(index), jnp.float32)
-            magnitude = np.asarray(_magnitude(self.stft, samples))[self._edge :][: self.num_frames]
+            magnitude = self.magnitude(jnp.asarray(self.samples(index), jnp.float32))
             self._read[index] = magnitude.astype(np.float16) if np.isfinite(magnitude).all() else magnitude
         return (np.square(self._read[index].astype(np.float32)),)
 
@@ -86,6 +86,28 @@ class SpeechSpectra:
         length = round(self._seconds * rate)
         samples = soundfile.read(file, length, begin, dtype="float64", always_2d=True)[0][:, 0] / level**0.5
         return samples if rate == self.stft.sample_rate else soxr.resample(samples, rate, self.stft.sample_rate)
+
+    def magnitude(self, samples: Float[Array, " samples"]) -> Float[np.ndarray, "n f"]:
+        """Magnitudes of a stretch, of powers whose mean is that of the samples."""
+        return np.asarray(_magnitude(self.stft, samples))[self._edge :][: self.num_frames]
+
+    def held_out(self, every: int) -> tuple["SpeechSpectra", "SpeechSpectra"]:
+        """All but the last stretches, one of so many and one at least, and those: a speaker's own validation.
+
+        Raises:
+            InputError: if there are fewer than two stretches.
+        """
+        every = whole_number("every", every, 2)
+        if len(self) < 2:
+            raise InputError(f"corpus: {str(self.corpus.folder)!r} must hold two stretches of {self._seconds:.2f} s")
+        kept = max(1, len(self) // every)
+        return self._with(self.stretches[:-kept]), self._with(self.stretches[-kept:])
+
+    def _with(self, stretches: tuple[_Stretch, ...]) -> "SpeechSpectra":
+        found = copy(self)
+        found.stretches, found._read = stretches, {}
+        found.__dict__.pop("fingerprint", None)
+        return found
 
     @property
     def _edge(self) -> int:
@@ -99,7 +121,9 @@ class SpeechSpectra:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the speech and of what is taken of it (`vbss.train`)."""
-        taken = (self.corpus.fingerprint, self.stft, self.num_frames)
+        first = self.stretches[0]
+        part = (first.file.relative_to(self.corpus.folder).as_posix(), first.begin, len(self))
+        taken = (self.corpus.fingerprint, self.stft, self.num_frames, part)
         return hashlib.sha256(repr(taken).encode()).hexdigest()
 
     def name_of(self, index: int) -> str:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vbss.errors import InputError
+from vbss.errors import InputError, one_of
 from vbss.inference.amortised import Amortised
 from vbss.inference.loop import strong
 from vbss.inference.solution import Status
@@ -64,10 +64,15 @@ class Training(eqx.Module):
     data: str
 
 
-def begun(model: Model, amortised: Amortised, order: tuple[int, int, int], data: str) -> Training:
+def begun(
+    model: Model, amortised: Amortised, frozen: tuple[str, ...], order: tuple[int, int, int], data: str
+) -> Training:
     kinds = model.parameter_kinds()
+    for name in frozen:
+        one_of("frozen", name, sorted({*kinds, *model.network_names()}))
     parameters = {name: kind.unconstrain(getattr(model, name)) for name, kind in kinds.items()}
     parameters |= {name: getattr(model, name) for name in model.network_names()}
+    parameters = {name: value for name, value in parameters.items() if name not in frozen}
     learnt = strong(Learnt(amortised, parameters))
     moving = eqx.filter(learnt, eqx.is_inexact_array)
     if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(moving)):

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 from vbss.compilation import compiled
 from vbss.context import relaxed_promotion
 from vbss.errors import InputError
+from vbss.inference.algorithm import names_of
 from vbss.inference.amortised import Amortised
 from vbss.inference.solution import Status
 from vbss.program import Model
@@ -45,6 +46,7 @@ def train(
     validation: Corpus,
     settings: TrainingSettings | None = None,
     *,
+    frozen: Iterable[str] = (),
     folder: str | Path | None = None,
     devices: Sequence[Any] | None = None,
     progress: Progress | None = None,
@@ -55,6 +57,7 @@ def train(
         corpus: items that are the arguments of the model's program, all of the same shapes.
         validation: another such, by whose bound the learning rate falls and training ends.
         settings: by default `TrainingSettings()`.
+        frozen: parameters and networks of the model that stay as they are.
         folder: holds `checkpoint.vbss`, written every minute and after each epoch, and `metrics.jsonl`, a line for each
             epoch. If there is a checkpoint, training goes on from it, through the same states as if it had not stopped.
         devices: over which batches are divided, such as `jax.devices()`; by default the first alone. After
@@ -68,13 +71,14 @@ def train(
 
     Raises:
         InputError: for an empty corpus, items that cannot be read or of different shapes, a batch size that the devices
-            do not divide, complex weights, a network that no file can hold, or a checkpoint of another model, network,
+            do not divide, complex weights, a network that no file can hold, a name in `frozen` that is none of the
+            model's, or a checkpoint of another model, network,
             batch size, seed, number of items or, as far as corpora say what they are, other data.
     """
     settings = TrainingSettings() if settings is None else settings
     layout = _checked(model, amortised, corpus, validation)
     data = fingerprint_of(corpus, validation)
-    start = begun(model, amortised, (settings.batch_size, settings.seed, len(corpus)), data)
+    start = begun(model, amortised, names_of(frozen), (settings.batch_size, settings.seed, len(corpus)), data)
     place, start = _placement(settings.batch_size, devices, start)
     path = None if folder is None else Path(folder) / CHECKPOINT
     with held(path and path.parent):
