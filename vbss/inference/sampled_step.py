@@ -82,9 +82,23 @@ def _unknown(
         return expectation.unknown_objective(model, posterior, data, block, target.observations)
 
     kind, value, _ = of_draw(jax.tree.map(lambda leaf: leaf[0], draws))
+    # Of as many draws as there are even where no latent is left to draw.
+    numbered = jnp.arange(size), draws
 
+    # Draw by draw, derivatives too: what each leaves behind stays in the cache, and memory does not grow with draws.
+    @jax.custom_jvp
     def objective(value: Array) -> Float[Array, ""]:
-        # Of as many draws as there are even where no latent is left to draw.
-        return jax.vmap(lambda _, draw: of_draw(draw)[2](value))(jnp.arange(size), draws).mean()
+        return jax.lax.map(lambda pair: of_draw(pair[1])[2](value), numbered).mean()
+
+    @objective.defjvp
+    def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        (value,), (tangent,) = primals, tangents
+
+        def added(total: Array, pair: tuple[Array, Draws]) -> tuple[Array, None]:
+            return total + jax.grad(of_draw(pair[1])[2])(value), None
+
+        gradient = jax.lax.scan(added, jnp.zeros_like(value), numbered)[0] / size
+        mean = objective(value)
+        return mean, (gradient * tangent).sum().astype(mean.dtype)
 
     return kind, value, objective
