@@ -13,7 +13,9 @@ import pytest
 from jaxtyping import Array
 
 import vbss
+from vbss.inference.sampled_step import coefficients_of, draws_at, improved
 from vbss.inference.stopping import Completed, Plateau, Steady
+from vbss.inference.unconstrained import unconstrained
 
 
 class Mixture(vbss.Model):
@@ -78,6 +80,33 @@ def test_converges_to_the_parameters_of_maximum_likelihood(factor):
     assert ours.posterior.samples["x"].shape == (10, 1, 30)
     assert (np.abs(error) < 5 * np.sqrt(variance / 10)).all()
     assert ours.elbo.shape == (501,)
+
+
+def _m_step(model, y, draws):
+    target = unconstrained(model, (y,), {}, jr.key(0), probes=False)
+    found = draws_at(target, draws)
+    zeros = jax.tree.map(jnp.zeros_like, coefficients_of(model, target, (y,), ("precision", "loading"), found))
+    return improved(model, target, (y,), ("precision", "loading"), found, zeros, jnp.ones(()))[:2]
+
+
+def test_the_m_step_maximises_the_mean_over_draws(factor):
+    model, y, _ = factor
+    draws = jr.normal(jr.key(3), (4, len(y)))
+    moved, points = jax.jit(_m_step)(model, y, draws)
+    error = np.asarray(y) - np.asarray(draws)[..., None] * np.asarray(model.loading)
+    np.testing.assert_allclose(points["precision"], 1 / (error**2).mean(), rtol=1e-9)
+    np.testing.assert_allclose(moved.loading, np.einsum("rn,nd->d", draws, y) / (draws**2).sum(), rtol=1e-9)
+
+
+def test_the_memory_of_an_m_step_does_not_grow_with_draws():
+    y = jnp.ones((20, 500))
+    model = LinearFactor(jnp.ones(500))
+
+    def size(num_draws):
+        compiled = jax.jit(_m_step).lower(model, y, jnp.ones((num_draws, len(y)))).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert size(50) < 1.5 * size(5)
 
 
 def test_resumed_is_uninterrupted(factor, tmp_path):
