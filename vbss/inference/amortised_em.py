@@ -13,14 +13,12 @@ from jaxtyping import Array, Int
 
 from vbss.context import relaxed_promotion
 from vbss.errors import InputError, positive, whole_number
-from vbss.inference.algorithm import Algorithm, check_frozen, names_of
+from vbss.inference.algorithm import names_of
 from vbss.inference.loop import strong
 from vbss.inference.reparameterised import drawn, estimated_bound, normal_posterior, normals_of
-from vbss.inference.sampled_step import coefficients_of, draws_at, improved, unknowns
-from vbss.inference.step_size import StepSize
-from vbss.inference.stopping import Steady
-from vbss.inference.unconstrained import Unconstrained, model_start, starting_points, unconstrained
-from vbss.probes import is_proven, probe
+from vbss.inference.sampled_em import SampledEM
+from vbss.inference.sampled_step import draws_at, improved, unknowns
+from vbss.inference.unconstrained import Unconstrained, unconstrained
 
 _LARGEST_GRADIENT = 1.0  # of the bound per number of data
 _NUM_DRAWS = 100  # of the posterior
@@ -46,7 +44,7 @@ class AmortisedEMState(eqx.Module):
     key: Array
 
 
-class AmortisedEM(Algorithm):
+class AmortisedEM(SampledEM):
     """EM for programs with real latents whose q, independent normals, a network says of any data.
 
     A step first moves the network up the bound of these data, estimated at a draw of q, and then the points and
@@ -110,14 +108,6 @@ class AmortisedEM(Algorithm):
         return 200
 
     @property
-    def rule(self):
-        return Steady(self.tolerance, self.window)
-
-    @property
-    def _steps(self) -> StepSize:
-        return StepSize("AmortisedEM", self.step_size, self.delay, self.forgetting)
-
-    @property
     def _optimizer(self) -> Any:
         import optax  # slow to import, and the command line has no use for it
 
@@ -125,35 +115,21 @@ class AmortisedEM(Algorithm):
 
     def begin(self, model, data, start, key):
         key, key_target, key_probe, key_start = jax.random.split(key, 4)
-        start = model_start(model, data, key_start) if start is None else start
-        points = {name: value for name, value in starting_points(start).items()}
-        target = unconstrained(model, data, points, key_target, probes=True)
+        _, target = self._begun(model, data, start, (key_target, key_probe, key_start))
         if target.discrete or not target.size:
             raise InputError(
                 "AmortisedEM: the program must have continuous latents alone: infer others with vbss.EM or "
                 "vbss.MonteCarloEM"
             )
-        check_frozen(self.frozen, model, target.collapsed.points)
-        blocks = unknowns(model, target, self.frozen)
-        if not is_proven(model):
-            probe(model, target.collapsed.at(target.collapsed.initial(key_probe)), data, key_probe, blocks)
         normals = normals_of(self.network, data)
         jax.eval_shape(lambda: estimated_bound(model, data, target.collapsed.points, normals, key_probe))
-        shapes = eqx.filter_eval_shape(
-            lambda model, target: coefficients_of(model, target, data, blocks, self._draws(target, normals, key_probe)),
-            model,
-            target,
-        )
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        zeros = self._no_coefficients(model, target, data, lambda target: self._draws(target, normals, key_probe))
         network = strong(self.network)
         optimizer = strong(self._optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
         return AmortisedEMState(network, optimizer, target.collapsed.points, zeros, jnp.int32(0), key)
 
     def owns(self, state):
         return isinstance(state, AmortisedEMState)
-
-    def constants(self, model, state, data):
-        return unconstrained(model, data, state.points, jax.random.key(0), probes=False)
 
     def step(self, model, state, data, constants):
         target = constants.at(model, state.points)

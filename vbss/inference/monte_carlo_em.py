@@ -17,21 +17,12 @@ from jaxtyping import Array, Float, Int
 
 from vbss.compilation import compiled
 from vbss.errors import InputError, whole_number
-from vbss.inference.algorithm import Algorithm, check_frozen, names_of
+from vbss.inference.algorithm import names_of
 from vbss.inference.kernel import Kernel
 from vbss.inference.nuts import NUTS
-from vbss.inference.sampled_step import coefficients_of, draws_at, improved, unknowns
-from vbss.inference.step_size import StepSize
-from vbss.inference.stopping import Steady
-from vbss.inference.unconstrained import (
-    Unconstrained,
-    model_start,
-    sampled_posterior,
-    starting_chains,
-    starting_points,
-    unconstrained,
-)
-from vbss.probes import is_proven, probe
+from vbss.inference.sampled_em import SampledEM
+from vbss.inference.sampled_step import draws_at, improved, unknowns
+from vbss.inference.unconstrained import Unconstrained, sampled_posterior, starting_chains, unconstrained
 
 _ENDLESS = 10**9  # steps of warm-up: the density that the chains are adapted to moves with the parameters
 _TARGET_ACCEPT = 0.8
@@ -58,7 +49,7 @@ class MonteCarloEMState(eqx.Module):
     key: Array
 
 
-class MonteCarloEM(Algorithm):
+class MonteCarloEM(SampledEM):
     """Maximum likelihood (or a-posteriori) parameters where the E-step has no closed form, by stochastic approximation.
 
     Continuous latents are drawn by a kernel (by default NumPyro's No-U-Turn sampler) from their exact posterior,
@@ -125,36 +116,15 @@ class MonteCarloEM(Algorithm):
     def default_steps(self):
         return 500
 
-    @property
-    def rule(self):
-        return Steady(self.tolerance, self.window)
-
-    @property
-    def _steps(self) -> StepSize:
-        return StepSize("MonteCarloEM", self.step_size, self.delay, self.forgetting)
-
     def begin(self, model, data, start, key):
         key, key_target, key_chains, key_probe, key_start = jax.random.split(key, 5)
-        start = model_start(model, data, key_start) if start is None else start
-        target = unconstrained(model, data, starting_points(start), key_target, probes=True)
-        collapsed = target.collapsed
-        check_frozen(self.frozen, model, collapsed.points)
-        posterior = collapsed.at(collapsed.initial(key_probe))
-        blocks = unknowns(model, target, self.frozen)
-        if not is_proven(model):
-            probe(model, posterior, data, key_probe, blocks)
+        start, target = self._begun(model, data, start, (key_target, key_probe, key_start))
         chains, draws = None, None
         if target.size:
             chains = starting_chains(self.kernel, target, start, self.num_chains, key_chains)
             draws = jnp.repeat(chains.z[:, None], self.num_kept, 1)
-        shapes = eqx.filter_eval_shape(
-            lambda model, target, draws: coefficients_of(model, target, data, blocks, draws_at(target, _merged(draws))),
-            model,
-            target,
-            draws,
-        )
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        return MonteCarloEMState(chains, draws, collapsed.points, zeros, jnp.int32(0), key)
+        zeros = self._no_coefficients(model, target, data, lambda target: draws_at(target, _merged(draws)))
+        return MonteCarloEMState(chains, draws, target.collapsed.points, zeros, jnp.int32(0), key)
 
     def owns(self, state):
         if not isinstance(state, MonteCarloEMState):
@@ -162,9 +132,6 @@ class MonteCarloEM(Algorithm):
         if state.draws is None:
             return True
         return state.draws.shape[:2] == (self.num_chains, self.num_kept) and self.kernel.owns(state.chains)
-
-    def constants(self, model, state, data):
-        return unconstrained(model, data, state.points, jax.random.key(0), probes=False)
 
     def step(self, model, state, data, constants):
         target = constants.at(model, state.points)
