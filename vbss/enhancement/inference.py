@@ -17,6 +17,7 @@ from vbss.enhancement.trained import TrainedSpeech
 from vbss.errors import InputError, one_of, whole_number
 from vbss.inference import Solution, Status, fit
 from vbss.models import VAENMF
+from vbss.models.vae_nmf import steady_noise
 from vbss.networks.codes import CodeNetwork
 from vbss.networks.informed_coder import InformedDecoder, InformedEncoder
 from vbss.networks.spectral_coder import FrameDecoder
@@ -114,9 +115,9 @@ class _Problem(NamedTuple):
 
 @eqx.filter_jit
 def _of_noise(trained: TrainedSpeech, num_noise_spectra: int, power: Float[Array, "n f"], key: Array) -> _Problem:
-    """Speech in noise; codes begin as the encoder reads them from the mixture, as if it were speech."""
+    """Speech in noise; codes begin as the encoder reads them from the mixture without what is steady in it."""
     model = VAENMF.init(trained.decoder, num_noise_spectra)
-    network = CodeNetwork((trained.encoder,), ("codes_0",))
+    network = CodeNetwork((trained.encoder,), ("codes_0",), steady_noise(power))
     start = dict(model.start(key, power)) | {name: mean for name, (mean, _) in network(power).items()}
     return _Problem(model, network, start)
 

@@ -1,6 +1,7 @@
 """Sources that trained autoencoders know, in noise of low rank: speech enhancement and separation of one microphone."""
 
 from collections.abc import Mapping, Sequence
+from math import log1p
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +19,8 @@ from vbss.posteriors import AbstractPosterior
 from vbss.program import Model, point
 
 _DRAWS_AT_ONCE = 10
+_QUIET = 0.3  # quantile over time at which steady noise is looked for: speech leaves more of each frequency alone
+_FLOOR = 1e-6  # of a noise's power at the start, the mean of all being 1: -60 dB
 
 
 class VAENMF(Model):
@@ -88,10 +91,12 @@ class VAENMF(Model):
         return found
 
     def start(self, key: Array, power: Float[Array, "n f"]) -> Mapping[str, Array]:
-        """Random spectra of the noise, codes of zero; `given_codes` knows better."""
+        """Spectra of the noise at random about what is steady, codes of zero; encoders know better."""
         key_spectra, key_activations = jax.random.split(key)
         (num_frames, num_frequencies), size = power.shape, self.num_noise_spectra
-        spectra = jax.random.uniform(key_spectra, (num_frequencies, size), power.dtype, 0.1, 1)
+        # W and H have the mean 0.55 beside the noise, which K products share.
+        noise = jnp.maximum(steady_noise(power), _FLOOR) / (0.55**2 * max(size, 1))
+        spectra = noise[:, None] * jax.random.uniform(key_spectra, (num_frequencies, size), power.dtype, 0.1, 1)
         activations = jax.random.uniform(key_activations, (size, num_frames), power.dtype, 0.1, 1)
         sources = self.num_sources
         codes = {
@@ -138,3 +143,8 @@ class VAENMF(Model):
         power = (mixture.real**2 + mixture.imag**2)[None]
         variance = remaining + jnp.maximum(square - share**2, 0) * power
         return share.astype(mixture.dtype) * mixture[None], variance
+
+
+def steady_noise(power: Float[Array, "n f"]) -> Float[Array, " f"]:
+    """The mean power of steady Gaussian noise at each frequency, from those frames in which little else is heard."""
+    return jnp.quantile(power, _QUIET, axis=0) / -log1p(-_QUIET)
