@@ -123,6 +123,7 @@ def test_wrong_arguments_are_said(speech, voices, speakers, mixed):
         (lambda: separate(recording, known[:1]), "two networks"),
         (lambda: separate(recording, voices), "trained must be a TrainedSpeech"),
         (lambda: separate(recording, known, algorithm="magic"), "algorithm must be one of"),
+        (lambda: separate(recording, known, algorithm="frozen"), "for one source in noise"),
         (lambda: estimate(recording, known), "networks of voices"),
         (lambda: estimate(recording, []), "one at least"),
         (lambda: estimate(Recording(np.repeat(recording.samples, 2, 0), RATE), voices), "one channel"),

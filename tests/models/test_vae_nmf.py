@@ -187,3 +187,31 @@ def test_impossible_models_are_refused():
         VAENMF.init(decoder(), -1)
     with pytest.raises(InputError, match="same frequencies"):
         VAENMF.init([decoder(), FrameDecoder(CODES, [], 4, key=jr.key(0))])
+
+
+def test_what_a_frozen_encoder_is_shown():
+    """The expected power is the integral, and with points that stay, steps repeat it and the encoder in turn."""
+    speech, noise, x = 0.7, 0.4, 0.3 - 0.8j
+    grid = np.linspace(-8, 8, 801)
+    s = grid[:, None] + 1j * grid[None]
+    weight = np.exp(-(np.abs(s) ** 2) / speech - np.abs(x - s) ** 2 / noise)
+    tiny = VAENMF.init(FrameDecoder(1, [], 1, key=jr.key(0)), 1)
+    points = {"spectra": jnp.array([[1.0, noise]]), "activations": jnp.array([[speech], [1.0]])}
+    (found,) = tiny.expected_power(points, {"codes_0": jnp.zeros((1, 1))}, jnp.array([[abs(x) ** 2]]))
+    np.testing.assert_allclose(found, (weight * np.abs(s) ** 2).sum() / weight.sum(), rtol=1e-9)
+
+    model, power = VAENMF.init(decoder(), 2), random_power(3)
+    network = CodeNetwork((FrameEncoder(FREQUENCIES, [5], CODES, key=jr.key(4)),), ("codes_0",))
+    start = dict(model.start(jr.key(5), power))
+    algorithm = vbss.AmortisedEM(
+        network, heard=VAENMF.expected_power, num_gradient_steps=0, frozen=("spectra", "activations")
+    )
+    solution = vbss.fit(model, power, algorithm, start=start, max_steps=3)
+    codes = start["codes_0"]
+    for _ in range(4):
+        (shown,) = model.expected_power(start, {"codes_0": codes}, power)
+        codes = network(shown)["codes_0"][0]
+    np.testing.assert_allclose(solution.posterior["codes_0"].mean, codes, rtol=1e-6)
+    two = VAENMF.init((decoder(), decoder(1)), 1)
+    with pytest.raises(InputError, match="one source"):
+        two.expected_power(two.start(jr.key(0), power), {}, power)

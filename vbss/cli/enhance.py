@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--algorithm", default="langevin",
-        help="langevin, mcem, mala, vem, point or encoder: from the best to the quickest (%(default)s)",
+        help="langevin, mcem, mala, vem, point, frozen or encoder (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--iterations", "--max-steps", type=at_least(1), default=100, metavar="N", dest="max_steps",
                         help="steps of the algorithm (%(default)s)")  # fmt: skip

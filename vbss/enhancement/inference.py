@@ -53,7 +53,8 @@ def enhance(
         recording: at the network's sample rate or above.
         trained: what speech may be: a file made by `vbss train --model vae` is read by `vbss.load`.
         algorithm: one of `ALGORITHMS`: "langevin" (parallel chains), "mcem" (Metropolis), "mala", "vem" (an encoder
-            that is tuned to the recording), "encoder" (as it is), or "point".
+            that is tuned to the recording), "encoder" (as it is), "frozen" (as it is, reading again what the model
+            takes for speech), or "point".
         num_noise_spectra: K of the model.
         max_steps: iterations.
         seed: of all that is random.
@@ -87,7 +88,8 @@ def separate_voices(
     prior here, and inference weighs it against what the mixture, the sum of the speakers, says of all of them together.
 
     Args:
-        recording, algorithm, seed, progress: as for `enhance`; "encoder" takes what the encoders say as it is.
+        recording, algorithm, seed, progress: as for `enhance`; "encoder" takes what the encoders say as it is,
+            and "frozen" is for speech in noise alone.
         trained: of each speaker, all with the same transform; sources are in this order.
         max_steps: iterations.
 
@@ -100,6 +102,8 @@ def separate_voices(
     def problem(power: Array, key: Array) -> _Problem:
         return _of_voices(tuple(trained), power)
 
+    if algorithm == "frozen":
+        raise InputError("algorithm 'frozen' is for one source in noise, not for several voices")
     if algorithm == "encoder":
         max_steps = min(max_steps, 1)  # nothing moves
     return _inferred(recording, tuple(trained), problem, algorithm, _POINTS, max_steps, seed, progress)
@@ -109,7 +113,7 @@ class _Problem(NamedTuple):
     """A model of what was heard, a network that says q of its codes, and where inference begins."""
 
     model: VAENMF
-    network: Callable[..., Any]
+    network: CodeNetwork
     start: dict[str, Array]
 
 

@@ -3,7 +3,7 @@
 Source: Leglaive, Alameda-Pineda, Girin and Horaud, "A recurrent variational autoencoder for speech enhancement" (2020).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -29,6 +29,7 @@ class AmortisedEMState(eqx.Module):
 
     Attributes:
         network: as it is tuned so far.
+        shown: what the network is shown: the data, or what `heard` says.
         optimizer: its state.
         points: the program's points.
         coefficients: running coefficients of the unknowns' statistics.
@@ -37,6 +38,7 @@ class AmortisedEMState(eqx.Module):
     """
 
     network: Any
+    shown: tuple
     optimizer: Any
     points: dict[str, Array]
     coefficients: dict[str, Any]
@@ -56,6 +58,11 @@ class AmortisedEM(SampledEM):
     Args:
         network: takes the program's arguments and returns {latent: (mean, log variance)}; a network trained with the
             model (`vbss.train` and `AmortisedNormal`).
+        heard: what the network is shown in the data's stead, where it knows a part of what they hold: called as
+            heard(model, points, {latent: mean}, *data) after every step, and before the first where the start says the
+            latents' values. With a network that stays as it is, these are the updates of Pariente, Deleforge and
+            Vincent, "A statistically principled and computationally efficient approach to speech enhancement using
+            variational autoencoders" (2019), with sources integrated out where they have q(s).
         learning_rate: of Adam, by which the network moves. Larger ones may diverge.
         num_gradient_steps: moves of the network in a step; with 0 it stays as it is.
         num_draws: of q, in each M-step.
@@ -66,6 +73,7 @@ class AmortisedEM(SampledEM):
     """
 
     network: Callable[..., Any]
+    heard: Callable[..., tuple] | None = eqx.field(static=True)
     learning_rate: float = eqx.field(static=True)
     num_gradient_steps: int = eqx.field(static=True)
     num_draws: int = eqx.field(static=True)
@@ -81,6 +89,7 @@ class AmortisedEM(SampledEM):
         self,
         network: Callable[..., Any],
         *,
+        heard: Callable[..., tuple] | None = None,
         learning_rate: float = 1e-3,
         num_gradient_steps: int = 1,
         num_draws: int = 1,
@@ -94,7 +103,7 @@ class AmortisedEM(SampledEM):
     ):
         if not callable(network):
             raise InputError(f"network must be a module that is called with the data, got {type(network).__name__}")
-        self.network = network
+        self.network, self.heard = network, heard
         self.learning_rate = positive("AmortisedEM: learning_rate", learning_rate)
         self.num_gradient_steps = whole_number("AmortisedEM: num_gradient_steps", num_gradient_steps, 0)
         self.num_draws = whole_number("AmortisedEM: num_draws", num_draws, 1)
@@ -115,18 +124,22 @@ class AmortisedEM(SampledEM):
 
     def begin(self, model, data, start, key):
         key, key_target, key_probe, key_start = jax.random.split(key, 4)
-        _, target = self._begun(model, data, start, (key_target, key_probe, key_start))
+        start, target = self._begun(model, data, start, (key_target, key_probe, key_start))
         if target.discrete or not target.size:
             raise InputError(
                 "AmortisedEM: the program must have continuous latents alone: infer others with vbss.EM or "
                 "vbss.MonteCarloEM"
             )
-        normals = normals_of(self.network, data)
+        names = {name for name, *_ in target.layout}
+        shown = data
+        if isinstance(start, Mapping) and names <= set(start):
+            shown = self._shown(model, target.collapsed.points, {name: start[name] for name in names}, data)
+        normals = normals_of(self.network, shown)
         jax.eval_shape(lambda: estimated_bound(model, data, target.collapsed.points, normals, key_probe))
         zeros = self._no_coefficients(model, target, data, lambda target: self._draws(target, normals, key_probe))
         network = strong(self.network)
         optimizer = strong(self._optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
-        return AmortisedEMState(network, optimizer, target.collapsed.points, zeros, jnp.int32(0), key)
+        return AmortisedEMState(network, strong(shown), optimizer, target.collapsed.points, zeros, jnp.int32(0), key)
 
     def owns(self, state):
         return isinstance(state, AmortisedEMState)
@@ -135,15 +148,17 @@ class AmortisedEM(SampledEM):
         target = constants.at(model, state.points)
         key_tune, key_draws, key = jax.random.split(state.key, 3)
         network, optimizer, bound = self._tuned(model, state, data, key_tune)
-        draws = self._draws(target, normals_of(network, data), key_draws)
+        normals = normals_of(network, state.shown)
+        draws = self._draws(target, normals, key_draws)
         rho = self._steps.at(state.num_steps, bound.dtype)
         blocks = unknowns(model, target, self.frozen)
         model, points, coefficients = improved(model, target, data, blocks, draws, state.coefficients, rho)
-        return model, AmortisedEMState(network, optimizer, points, coefficients, state.num_steps + 1, key), bound
+        shown = self._shown(model, points, {name: mean for name, (mean, _) in normals.items()}, data)
+        return model, AmortisedEMState(network, shown, optimizer, points, coefficients, state.num_steps + 1, key), bound
 
     def posterior(self, model, state, data):
         target = unconstrained(model, data, state.points, jax.random.key(0), probes=False)
-        normals = normals_of(state.network, data)
+        normals = normals_of(state.network, state.shown)
         sites = target.collapsed.sites({name: mean for name, (mean, _) in normals.items()})
         event_ranks = {name: sites[name].event_rank for name in normals}
         return normal_posterior(normals, state.points, event_ranks, state.key, _NUM_DRAWS)
@@ -154,7 +169,7 @@ class AmortisedEM(SampledEM):
         size = jax.tree.leaves(data)[0].size
 
         def loss(moving: Any, key: Array) -> Array:
-            normals = normals_of(eqx.combine(moving, fixed), data)
+            normals = normals_of(eqx.combine(moving, fixed), state.shown)
             return -estimated_bound(model, data, state.points, normals, key, self.kl_weight) / size
 
         def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
@@ -170,6 +185,11 @@ class AmortisedEM(SampledEM):
         keys = jax.random.split(key, self.num_gradient_steps)
         (moving, optimizer), bounds = jax.lax.scan(step, (moving, state.optimizer), keys)
         return eqx.combine(moving, fixed), optimizer, bounds[0]
+
+    def _shown(self, model: Any, points: dict[str, Array], means: dict[str, Array], data: tuple) -> tuple:
+        if self.heard is None:
+            return data
+        return tuple(self.heard(model, points, means, *data))
 
     def _draws(self, target: Unconstrained, normals: dict[str, tuple[Array, Array]], key: Array) -> Any:
         keys = jax.random.split(key, self.num_draws)

@@ -108,6 +108,22 @@ class VAENMF(Model):
             "activations": jnp.concatenate([jnp.ones((sources, num_frames), power.dtype), activations]),
         }
 
+    def expected_power(
+        self, points: Mapping[str, Array], codes: Mapping[str, Array], power: Float[Array, "n f"]
+    ) -> tuple[Float[Array, "n f"]]:
+        """E[|s|^2 | x, z] of a source in noise: what an encoder of the source alone may be shown (`vbss.AmortisedEM`).
+
+        Raises:
+            InputError: if there are several sources.
+        """
+        if self.num_sources != 1:
+            raise InputError(
+                f"codes are read from an expected power where there is one source, here are {self.num_sources}"
+            )
+        own, *others = self._variances(points["spectra"], points["activations"], [codes["codes_0"]])
+        share = own / sum(others, own)
+        return (share**2 * power + (1 - share) * own,)
+
     def validate(self, power: Array) -> None:
         check_power(power, self.decoders[0].num_frequencies)
 
