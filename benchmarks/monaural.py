@@ -205,7 +205,13 @@ def main() -> None:
             with file.open("a") as lines:
                 lines.write(json.dumps(entry) + "\n")
             entries.append(entry)
-            print(woman, man, number, {n: round(np.mean(v["sdr"]), 1) for n, v in entry["systems"].items()}, flush=True)
+            print(
+                woman,
+                man,
+                number,
+                {n: round(float(np.mean(v["sdr"])), 1) for n, v in entry["systems"].items()},
+                flush=True,
+            )
     report = report_of(entries, SNRS)
     (arguments.out / "report.md").write_text(report)
     print(report)

@@ -92,8 +92,9 @@ def separated(
     mixture = stft.forward(sound)
     level = jnp.sqrt(jnp.mean(jnp.abs(mixture) ** 2))
     own = jnp.stack([network.magnitude(jnp.abs(mixture) / level) for network in networks])
-    whole = (own**2).sum(0) / own if masks else jnp.abs(mixture) / level
-    return stft.inverse(own / jnp.maximum(whole, _TINY) * mixture, len(sound))
+    shares = own**2 / jnp.maximum((own**2).sum(0)[None], _TINY)
+    gains = shares if masks else own * level / jnp.maximum(jnp.abs(mixture)[None], _TINY)
+    return stft.inverse(gains * mixture[None], len(sound))
 
 
 def learnt_spectra(speech: SpeechSpectra, seed: int = 0) -> Float[Array, "f b"]:
@@ -119,7 +120,8 @@ def separated_by_spectra(
     activations = jax.lax.fori_loop(0, _STEPS, step, start)
     parts = jnp.split(activations, np.cumsum([part.shape[1] for part in spectra])[:-1])
     variances = jnp.stack([own @ part for own, part in zip(spectra, parts, strict=True)])
-    return stft.inverse((variances / variances.sum(0)).swapaxes(-1, -2) * mixture, len(sound))
+    shares = variances / variances.sum(0)[None]
+    return stft.inverse(shares.swapaxes(-1, -2) * mixture[None], len(sound))
 
 
 @eqx.filter_jit
@@ -127,4 +129,5 @@ def separated_ideally(stft: STFT, sources: Float[Array, "j samples"]) -> Float[A
     """By the true sources' powers: what no mask exceeds by much."""
     spectra = stft.forward(sources)
     power = jnp.abs(spectra) ** 2
-    return stft.inverse(power / jnp.maximum(power.sum(0), _TINY) * spectra.sum(0), sources.shape[1])
+    shares = power / jnp.maximum(power.sum(0)[None], _TINY)
+    return stft.inverse(shares * spectra.sum(0)[None], sources.shape[1])

@@ -13,6 +13,7 @@ from vbss.inference.sampled_step import Draws, coefficients_of, unknowns
 from vbss.inference.step_size import StepSize
 from vbss.inference.stopping import Steady
 from vbss.inference.unconstrained import Unconstrained, model_start, starting_points, unconstrained
+from vbss.kinds import ReadKind
 from vbss.probes import is_proven, probe
 from vbss.program import Model
 
@@ -60,6 +61,9 @@ class SampledEM(Algorithm):
     ) -> dict[str, Any]:
         """Running coefficients before the first step: zeros."""
         blocks = unknowns(model, target, self.frozen)
+        kinds = {name: kind for name, kind, _ in target.collapsed.kinds} | model.parameter_kinds()
+        if not any(isinstance(kinds[name], ReadKind) for name in blocks):
+            return {}  # known without a trace of the program, which takes longer than several steps
         shapes = eqx.filter_eval_shape(
             lambda model, target: coefficients_of(model, target, data, blocks, draws(target)), model, target
         )
