@@ -161,16 +161,18 @@ def measures(sources: Float[np.ndarray, "2 n"], estimates: Float[np.ndarray, "2 
     return {"sdr": np.diag(sdr).tolist(), "sir": np.diag(sir).tolist(), "sar": ratios.sar[ratios.permutation].tolist()}
 
 
-def variances(sources: Float[np.ndarray, "2 n"], known: dict[str, Any]) -> dict[str, list[float]]:
-    """The codes' mean variance of the first speaker's networks, at each ratio."""
-    found: dict[str, list[float]] = {"vae 513-128-64": [], "speaker's model": []}
+def variances(sources: Float[np.ndarray, "2 n"], first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Posterior variances of the first speaker at each ratio: of codes, and of the spectrum relative to its power."""
+    found: dict[str, list[float]] = {"vae 513-128-64, codes": [], "speaker's model, codes": [], "speaker's model": []}
     for snr in SNRS:
         mixture = sources[0] + 10 ** (-snr / 20) * sources[1]
         recording = Recording(mixture[None].astype(np.float32), RATE)
-        found["vae 513-128-64"].append(float(estimate_voices(recording, [known["vae 513-128-64"]]).code_variance[0]))
-        speech = known["speaker"]
+        voice, speech = first["vae 513-128-64"], first["speaker"]
+        found["vae 513-128-64, codes"].append(float(estimate_voices(recording, [voice]).code_variance[0]))
         power = jnp.abs(speech.stft.forward(jnp.asarray(mixture, jnp.float32))) ** 2
-        found["speaker's model"].append(float(jnp.exp(speech.encoder(power)[1]).mean()))
+        found["speaker's model, codes"].append(float(jnp.exp(speech.encoder(power)[1]).mean()))
+        separation = separate_voices(recording, [speech, second["speaker"]], algorithm="encoder")
+        found["speaker's model"].append(float(10 ** (-separation.expected_sdr[0, 0] / 10)))
     return found
 
 
@@ -185,6 +187,11 @@ def main() -> None:
     speakers = speakers_of(corpus, women, men)
     folder = arguments.out / "networks"
     folder.mkdir(parents=True, exist_ok=True)
+    protocol = json.dumps({"speakers": [*map(list, speakers)], "times": _TIMES, "settings": repr(_SETTINGS)})
+    asked = arguments.out / "protocol.json"
+    if asked.exists() and asked.read_text() != protocol:
+        raise SystemExit(f"{arguments.out} holds results of other speakers or settings: name another --out")
+    asked.write_text(protocol)
     known = {speaker.name: networks_of(corpus, speaker, speakers, folder) for speaker in speakers}
     file = arguments.out / "results.jsonl"
     entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -201,7 +208,8 @@ def main() -> None:
                 estimates = np.asarray(system(sources), float)
                 seconds = time.process_time() - started
                 entry["systems"][name] = measures(sources, estimates) | {"cpu_seconds": seconds}
-            entry["variances"] = [variances(sources, known[woman]), variances(sources[::-1], known[man])]
+            both = known[woman], known[man]
+            entry["variances"] = [variances(sources, *both), variances(sources[::-1], *both[::-1])]
             with file.open("a") as lines:
                 lines.write(json.dumps(entry) + "\n")
             entries.append(entry)

@@ -37,11 +37,10 @@ def test_it_writes_each_speaker(networks, mix, tmp_path, capsys):
     sources = [read_recording(tmp_path / "out" / f"source_{number}.wav").samples for number in (1, 2)]
     np.testing.assert_allclose(sum(sources), read_recording(mix).samples, atol=1e-3)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (
-        report["algorithm"] == "point" and len(report["sources"]) == 2 and report["inference"][0][0]["num_steps"] == 2
-    )
+    assert report["algorithm"] == "mcem" and len(report["sources"]) == 2
+    assert report["inference"][0][0]["num_steps"] == 2
     assert main([*arguments, "--quiet"]) == 0 and capsys.readouterr().out == ""
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["algorithm"] == "point"
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["algorithm"] == "langevin"
 
 
 @pytest.mark.parametrize(
@@ -50,9 +49,14 @@ def test_it_writes_each_speaker(networks, mix, tmp_path, capsys):
         ({"--networks": None}, "--model vae needs --networks"),
         ({"--networks": "nowhere.vbss,nowhere.vbss"}, "is no file"),
         ({"--networks": "{first}"}, "--networks must be two networks at least"),
+        ({"--networks": "{first},{first}"}, "--networks must be of different speakers"),
+        ({"--networks": "{first},"}, "--networks names no file between two commas"),
+        ({"--algorithm": ""}, "--algorithm must be one of"),
         ({"--sources": "3"}, "--sources must be 2"),
         ({"--array": "linear:2:0.1"}, "leave out --array"),
         ({"--model": "cgmm"}, "--model must be vae"),
+        ({"--block": "20"}, "leave out --block"),
+        ({"--reference": "1"}, "leave out --reference"),
         ({"--components": "3"}, "--components is for recordings of several microphones"),
         ({"--algorithm": "em"}, "--algorithm must be one of"),
         ({"--model": None, "--networks": None}, "--sources is needed"),
@@ -60,7 +64,9 @@ def test_it_writes_each_speaker(networks, mix, tmp_path, capsys):
 )
 def test_wrong_input_is_one_line(networks, mix, tmp_path, capsys, change, message):
     options = {"--model": "vae", "--networks": networks, "--out": str(tmp_path / "out")} | change
-    told = [text.format(first=networks.split(",")[0]) for pair in options.items() if pair[1] for text in pair]
+    told = [
+        text.format(first=networks.split(",")[0]) for pair in options.items() if pair[1] is not None for text in pair
+    ]
     assert main(["separate", str(mix), *told]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
@@ -77,3 +83,20 @@ def test_an_unknown_speaker_is_said(tmp_path, capsys):
     arguments = ["train", "--data", str(speech), "--speaker", "nobody", "--out", str(tmp_path / "out"), *SMALL]
     assert main(arguments) == 2
     assert "--speaker must be one of 4 in --data, such as speaker0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--model", "cgmm", "--speaker", "speaker0"], "--speaker is for --model vae"),
+        (["--model", "vae", "--network", "nowhere.vbss", "--codes", "3"], "--codes is that of --network"),
+        (["--model", "vae", "--network", "nowhere.vbss"], "is no file"),
+        (["--kl-weight", "2"], "--kl-weight is for --model vae"),
+        (["--model", "vae", "--layers", "2"], "--layers is for --model cgmm"),
+        (["--model", "vae", "--validation", "nowhere"], "--validation is for --model cgmm"),
+    ],
+)
+def test_options_that_do_not_apply_are_refused(tmp_path, capsys, more, message):
+    speech = write_speakers(tmp_path)
+    assert main(["train", "--data", str(speech), "--sample-rate", "8000", "--out", str(tmp_path / "out"), *more]) == 2
+    assert message in capsys.readouterr().err

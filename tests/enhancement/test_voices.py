@@ -72,19 +72,20 @@ def test_autoencoders_of_mixtures_hear_voices(voices, mixed):
     np.testing.assert_allclose(swapped.sources[::-1], found.sources, atol=1e-5)
     alone = estimate_voices(recording, voices, masks=False)
     assert np.abs(alone.sources.sum(0) - recording.samples[0]).max() > 0.1
-    louder = estimate_voices(Recording(100 * recording.samples, RATE), voices)
-    np.testing.assert_allclose(louder.sources, 100 * found.sources, rtol=1e-3, atol=1e-2)
+    for level, dtype in ((100.0, np.float32), (1e-25, np.float32), (1e200, np.float64)):
+        other = estimate_voices(Recording(level * recording.samples.astype(dtype), RATE), voices)
+        np.testing.assert_allclose(other.sources / level, found.sources, rtol=1e-3, atol=1e-4)
 
 
 def test_several_frames_are_seen_together(speech, mixed):
-    corpora = [VoiceMixtures(speech["low"], speech["high"], context=8, seed=seed) for seed in (0, 1)]
+    corpora = [VoiceMixtures(speech["low"], speech["high"], context=16, seed=seed) for seed in (0, 1)]
     few = vbss.TrainingSettings(batch_size=4, max_epochs=1)
     voice = train_voice(*corpora, hidden_sizes=(8,), num_codes=2, settings=few).voice
-    assert voice.context == 8 and voice.decoder.num_frequencies == 8 * 129
-    _, recording = mixed
+    assert voice.context == 16 and voice.decoder.num_frequencies == 16 * 129
+    recording = Recording(mixed[1].samples[:, :7000], RATE)
     num_frames = len(TRANSFORM.forward(jnp.asarray(recording.samples[0])))
-    assert num_frames % 8  # the last frames are not as many
-    assert estimate_voices(recording, [voice, voice]).sources.shape == (2, RATE)
+    assert num_frames % 16  # the last frames are not as many
+    assert estimate_voices(recording, [voice, voice]).sources.shape == (2, 7000)
 
 
 @pytest.mark.parametrize("algorithm", ["encoder", "point", "mcem", "langevin", "vem"])
@@ -95,7 +96,11 @@ def test_speakers_models_separate(speakers, mixed, algorithm):
     assert found.sources.shape == (2, 1, RATE) and found.expected_sdr.shape == (2, 1)
     np.testing.assert_allclose(found.sources.sum(0), recording.samples, atol=1e-4)
     assert mean_sdr(sources, found.sources[:, 0]) > before + 3
-    np.testing.assert_array_equal(found.solutions[0][0].posterior["activations"], 1)  # loudness is in the codes
+    (solution,) = found.solutions[0]
+    np.testing.assert_array_equal(solution.posterior["activations"], 1)  # loudness is in the codes
+    assert solution.num_steps == (1 if algorithm == "encoder" else 10)
+    if algorithm in ("point", "vem"):
+        assert solution.elbo[-1] > solution.elbo[0]
 
 
 def test_the_encoder_learns_mixtures_and_the_decoder_stays(speech, tmp_path):
@@ -106,12 +111,22 @@ def test_the_encoder_learns_mixtures_and_the_decoder_stays(speech, tmp_path):
     found, training = train_on_mixtures(alone, *corpora, settings=SETTINGS, folder=tmp_path)
     bounds = [entry["validation_bound"] for entry in training.history]
     assert max(bounds) > bounds[0]
-    for ours, theirs in zip(found.decoder.layers.weights, alone.decoder.layers.weights, strict=True):
+    assert training.latest.parameters == {}
+    for ours, theirs in zip(training.model.decoder.layers.weights, alone.decoder.layers.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert (np.asarray(found.encoder.layers.weights[0]) != np.asarray(alone.encoder.layers.weights[0])).any()
     other = vbss.train_speech(heard, kept, **options, start=alone).speech
     with pytest.raises(InputError, match="no training of this model"):
         train_on_mixtures(other, *corpora, settings=SETTINGS, folder=tmp_path)
+
+
+def test_more_epochs_are_of_the_second_training(speech, tmp_path):
+    options = {"hidden_sizes": (8,), "num_codes": 2, "folder": tmp_path}
+    for epochs in (1, 2):
+        settings = vbss.TrainingSettings(batch_size=4, max_epochs=epochs)
+        _, training = vbss.train_speaker(speech["low"], speech["high"], settings=settings, **options)
+        assert training.epoch == epochs
+    assert len((tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_wrong_arguments_are_said(speech, voices, speakers, mixed):
@@ -121,6 +136,7 @@ def test_wrong_arguments_are_said(speech, voices, speakers, mixed):
     separate, estimate = inspect.unwrap(vbss.separate_voices), inspect.unwrap(estimate_voices)
     for call, message in (
         (lambda: separate(recording, known[:1]), "two networks"),
+        (lambda: separate(recording, [known[0], known[0]]), "of different speakers"),
         (lambda: separate(recording, voices), "trained must be a TrainedSpeech"),
         (lambda: separate(recording, known, algorithm="magic"), "algorithm must be one of"),
         (lambda: separate(recording, known, algorithm="frozen"), "for one source in noise"),
@@ -129,6 +145,7 @@ def test_wrong_arguments_are_said(speech, voices, speakers, mixed):
         (lambda: estimate(Recording(np.repeat(recording.samples, 2, 0), RATE), voices), "one channel"),
         (lambda: inspect.unwrap(vbss.train_speaker)(low, None), "others must be SpeechSpectra"),
         (lambda: inspect.unwrap(train_voice)(low, low), "corpus must be VoiceMixtures"),
+        (lambda: inspect.unwrap(VoiceMixtures.__init__)(object(), low, None), "others must be SpeechSpectra"),
         (lambda: inspect.unwrap(vbss.train_speech)(low, low, start=vbss.pretrained_speech()), "transform"),
         (lambda: vbss.train(vbss.models.SpectralVAE(known[0].decoder), vbss.AmortisedNormal(network), [low[0]],
                             [low[0]], frozen=("rate",)), "frozen must be one of"),

@@ -70,6 +70,7 @@ def test_other_rates(packages, speech):
     [
         (lambda r, e: (r[1:], e), RATE, r"\(31999,\) and \(32000,\)"),
         (lambda r, e: (r[None], e[None]), RATE, r"shape \(samples,\), got \(1, 32000\)"),
+        (lambda r, e: (np.resize(r, 31 * RATE), np.resize(e, 31 * RATE)), RATE, "reference must last 30.0 s or less"),
         (lambda r, e: (r[:6399], e[:6399]), RATE, "reference must last 0.4 s or more, got 6399 samples at 16000 Hz"),
         (lambda r, e: (r * np.inf, e), RATE, "reference must be finite"),
         (lambda r, e: (r, e * np.nan), RATE, "estimate must be finite"),

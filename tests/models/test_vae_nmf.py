@@ -207,11 +207,18 @@ def test_what_a_frozen_encoder_is_shown():
         network, heard=VAENMF.expected_power, num_gradient_steps=0, frozen=("spectra", "activations")
     )
     solution = vbss.fit(model, power, algorithm, start=start, max_steps=3)
-    codes = start["codes_0"]
-    for _ in range(4):
-        (shown,) = model.expected_power(start, {"codes_0": codes}, power)
-        codes = network(shown)["codes_0"][0]
-    np.testing.assert_allclose(solution.posterior["codes_0"].mean, codes, rtol=1e-6)
+
+    def read(codes, power, times):
+        for _ in range(times):
+            (shown,) = model.expected_power(start, {"codes_0": codes}, power)
+            codes = network(shown)["codes_0"][0]
+        return codes
+
+    np.testing.assert_allclose(solution.posterior["codes_0"].mean, read(start["codes_0"], power, 4), rtol=1e-6)
+    # Of other data it goes on with the codes that it has, and is shown what those data say of them.
+    other = vbss.fit(model, random_power(6), algorithm, start=solution, max_steps=1)
+    third = read(start["codes_0"], power, 3)
+    np.testing.assert_allclose(other.posterior["codes_0"].mean, read(third, random_power(6), 2), rtol=1e-6)
     two = VAENMF.init((decoder(), decoder(1)), 1)
     with pytest.raises(InputError, match="one source"):
         two.expected_power(two.start(jr.key(0), power), {}, power)

@@ -1,4 +1,4 @@
-"""Another prior of codes by coordinates: the same density, and an encoder that says what it said."""
+"""Another prior of codes by coordinates: decoders and encoders in them say what they said."""
 
 import jax
 import jax.numpy as jnp
@@ -23,5 +23,7 @@ def test_coordinates_are_moved_and_scaled():
     own_mean, own_log_variance = InformedEncoder(encoder, mean, scale)(power)
     np.testing.assert_allclose(own_mean, 0, atol=1e-12)
     np.testing.assert_allclose(own_log_variance, -2 * np.log(2), rtol=1e-6)
-    level = jnp.arange(5.0)
-    np.testing.assert_array_equal(informed.with_levels(level).decoder.layers.biases[-1], level)
+    other, other_log_variance = encoder(power**2)
+    said, said_log_variance = InformedEncoder(encoder, mean, scale)(power**2)
+    np.testing.assert_allclose(mean + scale * said, other)
+    np.testing.assert_allclose(scale**2 * jnp.exp(said_log_variance), jnp.exp(other_log_variance))

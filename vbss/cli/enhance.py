@@ -89,4 +89,5 @@ def _run(arguments: argparse.Namespace) -> None:
         write_recording(folder / "noise.wav", found.noise, found.sample_rate)
         write_report(folder, report, plot_enhancement(recording, found))
     if not arguments.quiet:
-        print(f"{arguments.out / 'speech.wav'}: expected SDR {found.expected_sdr[0].mean():.0f} dB")
+        has_sound = [bool(ends) for ends in found.solutions]
+        print(f"{arguments.out / 'speech.wav'}: expected SDR {found.expected_sdr[0, has_sound].mean():.0f} dB")

@@ -37,6 +37,25 @@ _DEFAULTS: dict[str, dict[str, int]] = {
     "cgmm": {"sample_rate": 8000, "max_epochs": 20, "batch_size": 4, "hidden_size": 192},
     "vae": {"sample_rate": 16000, "max_epochs": 60, "batch_size": 16, "hidden_size": 128},
 }
+_ONLY = {  # options that one of them knows
+    "cgmm": {
+        "validation": "--validation",
+        "microphones": "--array",
+        "num_sources": "--sources",
+        "num_classes": "--classes",
+        "scenes": "--scenes",
+        "seconds": "--seconds",
+        "num_layers": "--layers",
+        "cell": "--cell",
+    },
+    "vae": {
+        "num_codes": "--codes",
+        "architecture": "--architecture",
+        "speaker": "--speaker",
+        "network": "--network",
+        "kl_weight": "--kl-weight",
+    },
+}
 _PARTS = 2  # of a simulated scene: drawing rooms takes longer than hearing them twice as long
 _MOST = 1_000_000  # of scenes, epochs and items of a batch
 _LARGEST, _DEEPEST = 4096, 16
@@ -117,10 +136,14 @@ def add(commands: Any) -> None:
     add_speech(parser)
     add_quiet(parser)
     add_seed(parser)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=lambda arguments: _run(parser, arguments))
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(parser: Parser, arguments: argparse.Namespace) -> None:
+    for model, options in _ONLY.items():
+        for name, option in options.items() if model != arguments.model else ():
+            if getattr(arguments, name) != parser.get_default(name):
+                raise InputError(f"{option} is for --model {model}: leave it out.")
     for name, value in _DEFAULTS[arguments.model].items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)

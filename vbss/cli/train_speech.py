@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from vbss.enhancement import SpeechTraining, TrainedSpeech
     from vbss.scenes import SpeechCorpus
 
+# What networks are like that begin at random, and by default.
+_SIZES = {
+    "architecture": ("--architecture", "frames"),
+    "num_codes": ("--codes", 32),
+    "hidden_size": ("--hidden-size", 128),
+}
 _FEW = 5  # names that a message lists
 _PRETRAINED_RATE = 16000  # Hz
 HELD_OUT = 10  # every tenth speaker, where no split says who
@@ -37,7 +43,7 @@ def add_speech(parser: Parser) -> None:
     group.add_argument(
         "--network", type=Path, metavar="FILE",
         help="a model of speech to go on from, instead of a random one; with --speaker, at 16 kHz, by default the one "
-        "of vbss",
+        "of vbss, unless --codes, --hidden-size or --architecture are chosen",
     )  # fmt: skip
     group.add_argument("--kl-weight", type=float, default=1.0, metavar="X",
                        help="of the codes' divergence from their prior (%(default)s, the evidence bound)")  # fmt: skip
@@ -101,7 +107,10 @@ def _start(arguments: argparse.Namespace) -> "TrainedSpeech | None":
     """The networks that training begins with."""
     from vbss.enhancement import pretrained_speech
 
+    other = [option for name, (option, default) in _SIZES.items() if getattr(arguments, name) != default]
     if arguments.network is not None:
+        if other:
+            raise InputError(f"{other[0]} is that of --network: leave it out.")
         return speech_of(arguments.network, "--network")
-    is_plain = arguments.architecture == "frames" and arguments.sample_rate == _PRETRAINED_RATE
-    return pretrained_speech() if arguments.speaker is not None and is_plain else None
+    is_known = arguments.sample_rate == _PRETRAINED_RATE and not other
+    return pretrained_speech() if arguments.speaker is not None and is_known else None

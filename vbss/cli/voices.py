@@ -12,8 +12,16 @@ from vbss.errors import InputError
 from vbss.output import check_output_folder, new_output_folder
 
 MODEL = "vae"
-_ALGORITHM = "point"
+_ALGORITHM = "langevin"
 _CHOSEN = ("--model", "--algorithm", "--iterations", "--seed")  # options of separate that count here
+_OTHERS = {  # options of separate that are for other recordings, and their defaults
+    "all_channels": False,
+    "reference_microphone": 0,
+    "block": 30.0,
+    "overlap": 3.0,
+    "preset": "best",
+    "reverberant": False,
+}
 _OPTIONS = {"recording": "MIX", "trained": "--networks", "algorithm": "--algorithm", "max_steps": "--iterations"}
 
 
@@ -23,7 +31,7 @@ def add_voices(parser: Parser) -> None:
     group.add_argument(
         "--networks", metavar="FILE,FILE",
         help="of each speaker, by vbss train --model vae --speaker; of a recording of one microphone. --sources is as "
-        "many as there are, --algorithm point (default), langevin, mcem, mala, vem or encoder",
+        "many as there are, --algorithm langevin (default), mcem, mala, vem, point or encoder",
     )  # fmt: skip
 
 
@@ -42,8 +50,10 @@ def is_of_voices(arguments: argparse.Namespace) -> bool:
             raise InputError(f"--networks is for one microphone and voices that are known: leave out --{option}.")
     if arguments.model not in (None, MODEL):
         raise InputError(f"--model must be vae with --networks, got {arguments.model!r}.")
-    if arguments.all_channels or arguments.reference_microphone:
-        raise InputError("--networks is for one microphone: leave out --all-channels and --reference.")
+    for option, default in _OTHERS.items():
+        if getattr(arguments, option) != default:
+            told = "--reference" if option == "reference_microphone" else f"--{option}".replace("_", "-")
+            raise InputError(f"--networks is for one microphone and voices that are known: leave out {told}.")
     for option in changed_settings(arguments):
         if option not in _CHOSEN:
             raise InputError(f"{option} is for recordings of several microphones: leave it out.")
@@ -52,7 +62,10 @@ def is_of_voices(arguments: argparse.Namespace) -> bool:
 
 def run_voices(arguments: argparse.Namespace) -> None:
     """`vbss separate` of voices that are known."""
-    paths = [Path(part) for part in arguments.networks.split(",")]
+    names = arguments.networks.split(",")
+    if not all(name.strip() for name in names):
+        raise InputError(f"--networks names no file between two commas, or none at all: {arguments.networks!r}.")
+    paths = [Path(name) for name in names]
     if arguments.num_sources not in (None, len(paths)):
         raise InputError(f"--sources must be {len(paths)}, as many as --networks, got {arguments.num_sources}.")
     check_output_folder(arguments.out, **{"MIX": arguments.mix, "--networks": [str(path) for path in paths]})
@@ -72,7 +85,7 @@ def run_voices(arguments: argparse.Namespace) -> None:
             found = separate_voices(
                 recording,
                 trained,
-                algorithm=arguments.algorithm or _ALGORITHM,
+                algorithm=_ALGORITHM if arguments.algorithm is None else arguments.algorithm,
                 seed=arguments.seed,
                 progress=progress,
                 **chosen,
@@ -81,15 +94,15 @@ def run_voices(arguments: argparse.Namespace) -> None:
             raise in_options(error, _OPTIONS) from error
     check_ended(found)
     print_warnings(found, arguments.quiet)
-    names = [f"source_{number}.wav" for number in range(1, 1 + len(paths))]
+    files = [f"source_{number}.wav" for number in range(1, 1 + len(paths))]
     sources = [
-        {"file": name, "network": str(path), "expected_sdr_db": float(ratio)}
-        for name, path, ratio in zip(names, paths, found.expected_sdr[:, 0], strict=True)
+        {"file": file, "network": str(path), "expected_sdr_db": float(ratio)}
+        for file, path, ratio in zip(files, paths, found.expected_sdr[:, 0], strict=True)
     ]
     report = report_of(arguments.mix, recording, found, model=MODEL, seed=arguments.seed, sources=sources)
     with new_output_folder(arguments.out) as folder:
-        for name, samples in zip(names, found.sources[:, 0], strict=True):
-            write_recording(folder / name, samples, found.sample_rate)
+        for file, samples in zip(files, found.sources[:, 0], strict=True):
+            write_recording(folder / file, samples, found.sample_rate)
         write_report(folder, report, plot_enhancement(recording, found))
     if not arguments.quiet:
         for source in sources:

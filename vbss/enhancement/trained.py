@@ -1,8 +1,11 @@
 """A trained autoencoder of a sound's spectra together with its transform: what `vbss train --model vae` keeps."""
 
 import equinox as eqx
+import jax
+import numpy as np
 
 from vbss.audio import STFT
+from vbss.errors import InputError
 from vbss.networks.spectral_coder import SpectralDecoder, SpectralEncoder
 
 
@@ -23,3 +26,10 @@ class TrainedSpeech(eqx.Module):
     def sample_rate(self) -> int:
         """Hz."""
         return self.stft.sample_rate
+
+
+def check_finite(*trained: eqx.Module) -> None:
+    """Raise InputError for networks with weights that are infinite or nan."""
+    leaves = jax.tree.leaves(eqx.filter(trained, eqx.is_inexact_array))
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        raise InputError("trained holds weights that are infinite or nan: its training failed, or the file was changed")

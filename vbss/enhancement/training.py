@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vbss.enhancement.trained import TrainedSpeech
+from vbss.enhancement.trained import TrainedSpeech, check_finite
 from vbss.errors import InputError, one_of
 from vbss.inference import AmortisedNormal
 from vbss.models import SpectralVAE
@@ -18,7 +18,7 @@ from vbss.networks.recurrent_coder import RecurrentDecoder, RecurrentEncoder
 from vbss.networks.spectral_coder import FrameDecoder, FrameEncoder, SpectralDecoder, SpectralEncoder, log_levels
 from vbss.training import SpeechSpectra, Training, TrainingSettings, VoiceMixtures, train
 
-_SETTINGS = TrainingSettings(batch_size=16, patience=3, stop_after=10, max_epochs=100)
+SETTINGS = TrainingSettings(batch_size=16, patience=3, stop_after=10, max_epochs=100)
 _NUM_ITEMS = 200  # from which the levels of frequencies are read
 ARCHITECTURES = ("frames", "recurrent")
 
@@ -68,7 +68,7 @@ def train_speech(
     Raises:
         InputError: as `vbss.train` does, or if the corpora, or `start`, differ in their transform.
     """
-    settings = _SETTINGS if settings is None else settings
+    settings = SETTINGS if settings is None else settings
     check_corpora(SpeechSpectra, corpus, validation, start)
     one_of("architecture", architecture, ARCHITECTURES)
     if start is None:
@@ -107,7 +107,7 @@ def train_on_mixtures(
     Raises:
         InputError: as `train_speech`.
     """
-    settings = _SETTINGS if settings is None else settings
+    settings = SETTINGS if settings is None else settings
     check_corpora(VoiceMixtures, corpus, validation, speech)
     amortised = AmortisedNormal(CodeNetwork((speech.encoder,), ("codes",)))
     training = train(
@@ -131,6 +131,7 @@ def check_corpora(kind: type, corpus: Any, validation: Any, start: Any = None) -
         raise InputError(f"speech to begin with must be a TrainedSpeech, got {type(start).__name__}")
     if start.stft != corpus.stft:
         raise InputError(f"corpus must have the transform of the speech it begins with, {start.stft}")
+    check_finite(start)
 
 
 def _networks(
@@ -142,8 +143,8 @@ def _networks(
     if architecture == "recurrent":
         if len(hidden_sizes) != 1:
             raise InputError(f"hidden_sizes must be one number for recurrent networks, got {list(hidden_sizes)}")
-        encoder: SpectralEncoder = RecurrentEncoder(size, hidden_sizes[0], num_codes, key=key_encoder)
-        decoder: SpectralDecoder = RecurrentDecoder(num_codes, hidden_sizes[0], size, key=key_decoder)
+        encoder: RecurrentEncoder | FrameEncoder = RecurrentEncoder(size, hidden_sizes[0], num_codes, key=key_encoder)
+        decoder: RecurrentDecoder | FrameDecoder = RecurrentDecoder(num_codes, hidden_sizes[0], size, key=key_decoder)
     else:
         encoder = FrameEncoder(size, hidden_sizes[::-1], num_codes, key=key_encoder)
         decoder = FrameDecoder(num_codes, hidden_sizes, size, key=key_decoder)
@@ -153,6 +154,9 @@ def _networks(
         loc, scale = log_levels(np.concatenate(items))
         encoder = encoder.with_levels(jnp.asarray(loc), jnp.asarray(scale))
         decoder = decoder.with_levels(jnp.asarray(loc))
-    return jax.tree.map(
-        lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, (encoder, decoder)
-    )
+    return in_single_precision((encoder, decoder))
+
+
+def in_single_precision(networks: Any) -> Any:
+    """The same with weights of float32, whatever JAX's default is."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, networks)

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from vbss.audio import STFT, Recording
-from vbss.enhancement.training import check_corpora
+from vbss.enhancement.trained import check_finite
+from vbss.enhancement.training import SETTINGS, check_corpora, in_single_precision
 from vbss.errors import InputError
 from vbss.inference import AmortisedNormal
 from vbss.models import MagnitudeVAE
@@ -23,8 +24,6 @@ from vbss.networks.codes import CodeNetwork
 from vbss.networks.magnitude_coder import MagnitudeDecoder, MagnitudeEncoder
 from vbss.neural.rates import as_recorded, at_rate_of
 from vbss.training import Training, TrainingSettings, VoiceMixtures, train
-
-_SETTINGS = TrainingSettings(batch_size=16, patience=3, stop_after=10, max_epochs=100)
 
 
 class TrainedVoice(eqx.Module):
@@ -81,21 +80,17 @@ def train_voice(
     Raises:
         InputError: as `vbss.train` does, or if the corpora differ in their transform.
     """
-    settings = _SETTINGS if settings is None else settings
+    settings = SETTINGS if settings is None else settings
     check_corpora(VoiceMixtures, corpus, validation)
     key_encoder, key_decoder = jax.random.split(jax.random.key(settings.seed))
     size, sizes = corpus.context * len(corpus.stft.frequencies), tuple(hidden_sizes)
-    encoder = _single(MagnitudeEncoder(size, sizes[::-1], num_codes, key=key_encoder))
-    decoder = _single(MagnitudeDecoder(num_codes, sizes, size, key=key_decoder))
+    encoder = in_single_precision(MagnitudeEncoder(size, sizes[::-1], num_codes, key=key_encoder))
+    decoder = in_single_precision(MagnitudeDecoder(num_codes, sizes, size, key=key_decoder))
     amortised = AmortisedNormal(CodeNetwork((encoder,), ("codes",)), warm_up=warm_up)
     training = train(MagnitudeVAE(decoder), amortised, corpus, validation, settings, folder=folder, progress=progress)
     best: Any = training
     networks = best.amortised.network.encoders[0], best.model.decoder
     return VoiceTraining(TrainedVoice(*networks, corpus.stft, corpus.context), training)
-
-
-def _single(network: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, network)
 
 
 @dataclass(frozen=True)
@@ -126,18 +121,22 @@ def estimate_voices(recording: Recording, trained: Sequence[TrainedVoice], *, ma
 
     Raises:
         InputError: if the recording has several channels, is at a lower rate or shorter than a window, there is no
-            network, or they differ in their transform.
+            network, they differ in their transform, or one holds infinite or nan weights.
     """
-    if not trained or any(not isinstance(voice, TrainedVoice) for voice in trained):
+    if not isinstance(trained, Sequence) or not trained or any(not isinstance(v, TrainedVoice) for v in trained):
         raise InputError("trained must be networks of voices, as train_voice makes them, one at least")
     if any(voice.stft != trained[0].stft for voice in trained):
         raise InputError("trained must have one transform")
+    if not isinstance(recording, Recording):
+        raise InputError(f"recording must be a vbss.audio.Recording, got {type(recording).__name__}.")
+    check_finite(*trained)
     if len(recording.samples) != 1:
         raise InputError(f"recording must have one channel, got {len(recording.samples)}")
     stft = trained[0].stft
     (sound,) = at_rate_of(recording, stft)
-    heard, code_variance = _heard(tuple(trained), jnp.asarray(sound, jnp.float32), masks)
-    sources = as_recorded(np.asarray(heard), stft.sample_rate, recording)
+    peak = np.abs(sound).max() or 1
+    heard, code_variance = _heard(tuple(trained), jnp.asarray(sound / peak, jnp.float32), bool(masks))
+    sources = as_recorded(peak * np.asarray(heard), stft.sample_rate, recording)
     return EstimatedVoices(sources, recording.sample_rate, np.asarray(code_variance), stft)
 
 
@@ -152,13 +151,14 @@ def _heard(
     magnitudes, variances = [], []
     for voice in trained:
         missing = -len(power) % voice.context
-        rows = jnp.pad(power, ((0, missing), (0, 0))).reshape(-1, voice.context * power.shape[1])
+        rows = jnp.pad(power, ((0, missing), (0, 0)), mode="edge").reshape(-1, voice.context * power.shape[1])
         codes, log_variance = voice.encoder(rows)
         magnitudes.append(voice.decoder(codes)[0].reshape(-1, power.shape[1])[: len(power)])
         variances.append(jnp.exp(log_variance).mean())
-    magnitude = jnp.stack(magnitudes)
+    magnitude, tiny = jnp.stack(magnitudes), jnp.finfo(power.dtype).tiny
     if masks:
-        gain = magnitude**2 / (magnitude**2).sum(0)[None]
+        gain = (magnitude / jnp.maximum(magnitude.max(0), tiny)[None]) ** 2
+        gain = gain / jnp.maximum(gain.sum(0), tiny)[None]
     else:
         gain = magnitude * jnp.sqrt(level / jnp.where(power > 0, power, 1))[None]
     return stft.inverse(gain.astype(mixture.dtype) * mixture[None], len(sound)), jnp.stack(variances)

@@ -29,7 +29,7 @@ class AmortisedEMState(eqx.Module):
 
     Attributes:
         network: as it is tuned so far.
-        shown: what the network is shown: the data, or what `heard` says.
+        codes: the latents' means at the last step, from which `heard` says what the network is shown; without it None.
         optimizer: its state.
         points: the program's points.
         coefficients: running coefficients of the unknowns' statistics.
@@ -38,7 +38,7 @@ class AmortisedEMState(eqx.Module):
     """
 
     network: Any
-    shown: tuple
+    codes: dict[str, Array] | None
     optimizer: Any
     points: dict[str, Array]
     coefficients: dict[str, Any]
@@ -59,10 +59,11 @@ class AmortisedEM(SampledEM):
         network: takes the program's arguments and returns {latent: (mean, log variance)}; a network trained with the
             model (`vbss.train` and `AmortisedNormal`).
         heard: what the network is shown in the data's stead, where it knows a part of what they hold: called as
-            heard(model, points, {latent: mean}, *data) after every step, and before the first where the start says the
-            latents' values. With a network that stays as it is, these are the updates of Pariente, Deleforge and
-            Vincent, "A statistically principled and computationally efficient approach to speech enhancement using
-            variational autoencoders" (2019), with sources integrated out where they have q(s).
+            heard(model, points, {latent: mean}, *data) before every step; the first means are those of a start that is
+            a dict with values of the latents, or what the network says of the data. With a network that stays as it is,
+            these are the updates of Pariente, Deleforge and Vincent, "A statistically principled and computationally
+            efficient approach to speech enhancement using variational autoencoders" (2019), but that sources are
+            integrated out where they have q(s).
         learning_rate: of Adam, by which the network moves. Larger ones may diverge.
         num_gradient_steps: moves of the network in a step; with 0 it stays as it is.
         num_draws: of q, in each M-step.
@@ -130,16 +131,13 @@ class AmortisedEM(SampledEM):
                 "AmortisedEM: the program must have continuous latents alone: infer others with vbss.EM or "
                 "vbss.MonteCarloEM"
             )
-        names = {name for name, *_ in target.layout}
-        shown = data
-        if isinstance(start, Mapping) and names <= set(start):
-            shown = self._shown(model, target.collapsed.points, {name: start[name] for name in names}, data)
-        normals = normals_of(self.network, shown)
+        codes = None if self.heard is None else self._first_codes(target, start, data)
+        normals = normals_of(self.network, self._shown(model, target.collapsed.points, codes, data))
         jax.eval_shape(lambda: estimated_bound(model, data, target.collapsed.points, normals, key_probe))
         zeros = self._no_coefficients(model, target, data, lambda target: self._draws(target, normals, key_probe))
         network = strong(self.network)
         optimizer = strong(self._optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
-        return AmortisedEMState(network, strong(shown), optimizer, target.collapsed.points, zeros, jnp.int32(0), key)
+        return AmortisedEMState(network, codes, optimizer, target.collapsed.points, zeros, jnp.int32(0), key)
 
     def owns(self, state):
         return isinstance(state, AmortisedEMState)
@@ -147,29 +145,32 @@ class AmortisedEM(SampledEM):
     def step(self, model, state, data, constants):
         target = constants.at(model, state.points)
         key_tune, key_draws, key = jax.random.split(state.key, 3)
-        network, optimizer, bound = self._tuned(model, state, data, key_tune)
-        normals = normals_of(network, state.shown)
+        shown = self._shown(model, state.points, state.codes, data)
+        network, optimizer, bound = self._tuned(model, state, data, shown, key_tune)
+        normals = normals_of(network, shown)
         draws = self._draws(target, normals, key_draws)
         rho = self._steps.at(state.num_steps, bound.dtype)
         blocks = unknowns(model, target, self.frozen)
         model, points, coefficients = improved(model, target, data, blocks, draws, state.coefficients, rho)
-        shown = self._shown(model, points, {name: mean for name, (mean, _) in normals.items()}, data)
-        return model, AmortisedEMState(network, shown, optimizer, points, coefficients, state.num_steps + 1, key), bound
+        codes = None if state.codes is None else _means(normals)
+        return model, AmortisedEMState(network, codes, optimizer, points, coefficients, state.num_steps + 1, key), bound
 
     def posterior(self, model, state, data):
         target = unconstrained(model, data, state.points, jax.random.key(0), probes=False)
-        normals = normals_of(state.network, state.shown)
-        sites = target.collapsed.sites({name: mean for name, (mean, _) in normals.items()})
+        normals = normals_of(state.network, self._shown(model, state.points, state.codes, data))
+        sites = target.collapsed.sites(_means(normals))
         event_ranks = {name: sites[name].event_rank for name in normals}
         return normal_posterior(normals, state.points, event_ranks, state.key, _NUM_DRAWS)
 
-    def _tuned(self, model: Any, state: AmortisedEMState, data: tuple, key: Array) -> tuple[Any, Any, Array]:
+    def _tuned(
+        self, model: Any, state: AmortisedEMState, data: tuple, shown: tuple, key: Array
+    ) -> tuple[Any, Any, Array]:
         """The network after its moves, the optimiser's state, and the bound before."""
         moving, fixed = eqx.partition(state.network, eqx.is_inexact_array)
         size = jax.tree.leaves(data)[0].size
 
         def loss(moving: Any, key: Array) -> Array:
-            normals = normals_of(eqx.combine(moving, fixed), state.shown)
+            normals = normals_of(eqx.combine(moving, fixed), shown)
             return -estimated_bound(model, data, state.points, normals, key, self.kl_weight) / size
 
         def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
@@ -186,11 +187,19 @@ class AmortisedEM(SampledEM):
         (moving, optimizer), bounds = jax.lax.scan(step, (moving, state.optimizer), keys)
         return eqx.combine(moving, fixed), optimizer, bounds[0]
 
-    def _shown(self, model: Any, points: dict[str, Array], means: dict[str, Array], data: tuple) -> tuple:
-        if self.heard is None:
-            return data
-        return tuple(self.heard(model, points, means, *data))
+    def _first_codes(self, target: Unconstrained, start: Any, data: tuple) -> dict[str, Array]:
+        layout = {name: jnp.dtype(dtype) for name, _, dtype in target.layout}
+        if isinstance(start, Mapping) and set(layout) <= set(start):
+            return {name: jnp.asarray(start[name], dtype) for name, dtype in layout.items()}
+        return _means(normals_of(self.network, data))
+
+    def _shown(self, model: Any, points: dict[str, Array], codes: dict[str, Array] | None, data: tuple) -> tuple:
+        return data if self.heard is None or codes is None else tuple(self.heard(model, points, codes, *data))
 
     def _draws(self, target: Unconstrained, normals: dict[str, tuple[Array, Array]], key: Array) -> Any:
         keys = jax.random.split(key, self.num_draws)
         return draws_at(target, jax.vmap(lambda key: target.position(drawn(normals, key)))(keys))
+
+
+def _means(normals: Mapping[str, tuple[Array, Array]]) -> dict[str, Array]:
+    return {name: mean for name, (mean, _) in normals.items()}

@@ -41,7 +41,7 @@ class AmortisedNormal(Amortised):
         super().__init__(network)
         for name, value in (("kl_weight", kl_weight), ("warm_up", warm_up)):
             if not 0 <= value < float("inf"):
-                raise InputError(f"{name} must not be negative, got {value!r}")
+                raise InputError(f"{name} must be a finite number and not negative, got {value!r}")
         self.kl_weight, self.warm_up = float(kl_weight), float(warm_up)
 
     def check(self, model, *data):

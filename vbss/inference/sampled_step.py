@@ -85,7 +85,8 @@ def _unknown(
     # Of as many draws as there are even where no latent is left to draw.
     numbered = jnp.arange(size), draws
 
-    # Draw by draw, derivatives too: what each leaves behind stays in the cache, and memory does not grow with draws.
+    # Draw by draw, derivatives too: what each leaves behind stays in the cache, and memory does not grow with draws. An
+    # accelerator, which could take them together, has its parallel work within a draw.
     @jax.custom_jvp
     def objective(value: Array) -> Float[Array, ""]:
         return jax.lax.map(lambda pair: of_draw(pair[1])[2](value), numbered).mean()

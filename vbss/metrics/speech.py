@@ -13,6 +13,7 @@ from vbss.errors import InputError
 
 NARROWBAND_RATE, WIDEBAND_RATE = 8000, 16000  # Hz, the rates that PESQ is defined for
 SHORTEST = 0.4  # s, what STOI looks at in one piece
+LONGEST = 30.0  # s, of what PESQ is meant for; its package has a table of 50 utterances, and writes beyond it
 
 
 class SpeechQuality(NamedTuple):
@@ -38,7 +39,7 @@ def speech_quality(
 
     By the packages pesq and pystoi (`pip install "vbss[metrics]"`). PESQ is defined at 8 kHz, where it is narrow-band
     alone, and at 16 kHz: for it, sound at another rate is resampled to 16 kHz. STOI takes any rate, of which it hears
-    what lies below 5 kHz. Levels do not matter. PESQ is meant for excerpts of 8 to 30 s.
+    what lies below 5 kHz. Levels do not matter. PESQ is meant for excerpts of 8 to 30 s: take some of longer sound.
 
     PESQ: Rix, Beerends, Hollier, Hekstra, Perceptual evaluation of speech quality, ICASSP 2001; STOI: Taal, Hendriks,
     Heusdens, Jensen, An algorithm for intelligibility prediction of time-frequency weighted noisy speech, IEEE TASLP
@@ -46,7 +47,7 @@ def speech_quality(
     maskers, IEEE TASLP 2016.
 
     Args:
-        reference: true speech, `(samples,)`, with 0.4 s of sound at least.
+        reference: true speech, `(samples,)`, with 0.4 s of sound at least, 30 s long at most.
         estimate: what is to be judged, `(samples,)`.
         sample_rate: Hz, 8000 or more.
 
@@ -95,6 +96,8 @@ def _checked(
         )
     if len(reference) < SHORTEST * sample_rate:
         raise InputError(f"reference must last {SHORTEST} s or more, got {len(reference)} samples at {sample_rate} Hz.")
+    if len(reference) > LONGEST * sample_rate:
+        raise InputError(f"reference must last {LONGEST} s or less, got {len(reference) / sample_rate:.1f} s.")
     signals = []
     for name, signal in (("reference", reference), ("estimate", estimate)):
         signal = np.asarray(signal, dtype=float)

@@ -33,9 +33,6 @@ class InformedDecoder(SpectralDecoder):
         shape = (1,) * (codes.ndim - 2) + self.loc.shape
         return self.decoder(jnp.reshape(self.loc, shape) + jnp.reshape(self.scale, shape) * codes)
 
-    def with_levels(self, loc):
-        return eqx.tree_at(lambda informed: informed.decoder, self, self.decoder.with_levels(loc))
-
 
 class InformedEncoder(SpectralEncoder):
     """What another encoder says, in the coordinates of an `InformedDecoder`.
@@ -53,6 +50,3 @@ class InformedEncoder(SpectralEncoder):
         loc, scale = jax.lax.stop_gradient((self.loc, self.scale))
         mean, log_variance = self.encoder(power)
         return (mean - loc) / scale, log_variance - 2 * jnp.log(scale)
-
-    def with_levels(self, loc, scale):
-        return eqx.tree_at(lambda informed: informed.encoder, self, self.encoder.with_levels(loc, scale))

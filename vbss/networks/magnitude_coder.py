@@ -32,9 +32,6 @@ class MagnitudeEncoder(SpectralEncoder):
         mean = power.mean((-2, -1), keepdims=True)
         return split_normal(self.layers(jnp.sqrt(power / jnp.where(mean > 0, mean, 1))))
 
-    def with_levels(self, loc, scale):
-        return self
-
 
 class MagnitudeDecoder(eqx.Module):
     """p(magnitudes | codes) of each frame by itself: from codes to means and one log variance for all frequencies.

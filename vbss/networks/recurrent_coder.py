@@ -44,7 +44,8 @@ class RecurrentEncoder(SpectralEncoder):
         features = level_features(power, self.level_loc, self.level_scale)
         return split_normal(self.layers(_over_time(self.recurrent, features)))
 
-    def with_levels(self, loc, scale):
+    def with_levels(self, loc: Float[Array, " f"], scale: Float[Array, " f"]) -> "RecurrentEncoder":
+        """As of `FrameEncoder`."""
         return eqx.tree_at(lambda encoder: (encoder.level_loc, encoder.level_scale), self, (loc, scale))
 
 
@@ -70,7 +71,8 @@ class RecurrentDecoder(SpectralDecoder):
     def __call__(self, codes):
         return jnp.clip(self.layers(_over_time(self.recurrent, codes)), -LARGEST, LARGEST)
 
-    def with_levels(self, loc):
+    def with_levels(self, loc: Float[Array, " f"]) -> "RecurrentDecoder":
+        """As of `FrameDecoder`."""
         return eqx.tree_at(lambda decoder: decoder.layers, self, self.layers.with_last_bias(loc))
 
 

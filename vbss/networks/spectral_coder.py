@@ -26,10 +26,6 @@ class SpectralEncoder(eqx.Module):
     @abstractmethod
     def __call__(self, power: Float[Array, "*b t f"]) -> tuple[Float[Array, "*b t l"], Float[Array, "*b t l"]]: ...
 
-    @abstractmethod
-    def with_levels(self, loc: Float[Array, " f"], scale: Float[Array, " f"]) -> "SpectralEncoder":
-        """The same, knowing mean and standard deviation of the log powers of each frequency (`log_levels`)."""
-
 
 class SpectralDecoder(eqx.Module):
     """p(powers | codes): from codes to log variances.
@@ -44,10 +40,6 @@ class SpectralDecoder(eqx.Module):
 
     @abstractmethod
     def __call__(self, codes: Float[Array, "*b t l"]) -> Float[Array, "*b t f"]: ...
-
-    @abstractmethod
-    def with_levels(self, loc: Float[Array, " f"]) -> "SpectralDecoder":
-        """The same, beginning at these log variances."""
 
 
 def log_levels(power: Float[np.ndarray, "t f"]) -> tuple[Float[np.ndarray, " f"], Float[np.ndarray, " f"]]:
@@ -94,7 +86,8 @@ class FrameEncoder(SpectralEncoder):
     def __call__(self, power):
         return split_normal(self.layers(level_features(power, self.level_loc, self.level_scale)))
 
-    def with_levels(self, loc, scale):
+    def with_levels(self, loc: Float[Array, " f"], scale: Float[Array, " f"]) -> "FrameEncoder":
+        """The same, knowing mean and standard deviation of the log powers of each frequency (`log_levels`)."""
         return eqx.tree_at(lambda encoder: (encoder.level_loc, encoder.level_scale), self, (loc, scale))
 
 
@@ -116,5 +109,6 @@ class FrameDecoder(SpectralDecoder):
     def __call__(self, codes):
         return jnp.clip(self.layers(codes), -LARGEST, LARGEST)
 
-    def with_levels(self, loc):
+    def with_levels(self, loc: Float[Array, " f"]) -> "FrameDecoder":
+        """The same, beginning at these log variances."""
         return eqx.tree_at(lambda decoder: decoder.layers, self, self.layers.with_last_bias(loc))

@@ -61,6 +61,7 @@ class SpeechSpectra:
         self.corpus, self.stft = corpus, STFT.init(16000) if stft is None else stft
         self.num_frames = whole_number("num_frames", num_frames, 1)
         self._read: dict[int, np.ndarray] = {}
+        self._part: tuple[int, ...] = ()
         found: list[_Stretch] = []
         for file in (corpus.folder / name for names in corpus.files.values() for name in names):
             found.extend(self._stretches(file))
@@ -101,11 +102,11 @@ class SpeechSpectra:
         if len(self) < 2:
             raise InputError(f"corpus: {str(self.corpus.folder)!r} must hold two stretches of {self._seconds:.2f} s")
         kept = max(1, len(self) // every)
-        return self._with(self.stretches[:-kept]), self._with(self.stretches[-kept:])
+        return self._with(0, len(self) - kept), self._with(len(self) - kept, len(self))
 
-    def _with(self, stretches: tuple[_Stretch, ...]) -> "SpeechSpectra":
+    def _with(self, begin: int, end: int) -> "SpeechSpectra":
         found = copy(self)
-        found.stretches, found._read = stretches, {}
+        found.stretches, found._read, found._part = self.stretches[begin:end], {}, (*self._part, begin, end)
         found.__dict__.pop("fingerprint", None)
         return found
 
@@ -121,9 +122,7 @@ class SpeechSpectra:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the speech and of what is taken of it (`vbss.train`)."""
-        first = self.stretches[0]
-        part = (first.file.relative_to(self.corpus.folder).as_posix(), first.begin, len(self))
-        taken = (self.corpus.fingerprint, self.stft, self.num_frames, part)
+        taken = (self.corpus.fingerprint, self.stft, self.num_frames, *self._part)
         return hashlib.sha256(repr(taken).encode()).hexdigest()
 
     def name_of(self, index: int) -> str:

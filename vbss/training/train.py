@@ -72,8 +72,8 @@ def train(
     Raises:
         InputError: for an empty corpus, items that cannot be read or of different shapes, a batch size that the devices
             do not divide, complex weights, a network that no file can hold, a name in `frozen` that is none of the
-            model's, or a checkpoint of another model, network,
-            batch size, seed, number of items or, as far as corpora say what they are, other data.
+            model's, or a checkpoint of another model, network, batch size, seed, number of items or, as far as corpora
+            say what they are, other data.
     """
     settings = TrainingSettings() if settings is None else settings
     layout = _checked(model, amortised, corpus, validation)

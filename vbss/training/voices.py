@@ -26,7 +26,8 @@ class VoiceMixtures:
         voice: one speaker's speech.
         others: speech of those who may speak at the same time.
         num_items: how many mixtures there are.
-        snr: the lowest and the highest level of the voice over the other, dB, drawn between them.
+        snr: the lowest and the highest level of the voice's file over the other's, dB, drawn between them; stretches
+            differ from their files.
         context: frames that a network sees together.
         seed: of all that is drawn.
     """
@@ -53,6 +54,9 @@ class VoiceMixtures:
         Raises:
             InputError: if the two differ in transform or length, or an argument is out of its range.
         """
+        for name, speech in (("voice", voice), ("others", others)):
+            if not isinstance(speech, SpeechSpectra):
+                raise InputError(f"{name} must be SpeechSpectra, got {type(speech).__name__}")
         if (voice.stft, voice.num_frames) != (others.stft, others.num_frames):
             raise InputError(
                 f"others must have the transform and number of frames of voice, {voice.stft} and {voice.num_frames}, "
