@@ -162,13 +162,16 @@ def measures(sources: Float[np.ndarray, "2 n"], estimates: Float[np.ndarray, "2 
 
 
 def variances(sources: Float[np.ndarray, "2 n"], first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Posterior variances of the first speaker at each ratio: of codes, and of the spectrum relative to its power."""
-    found: dict[str, list[float]] = {"vae 513-128-64, codes": [], "speaker's model, codes": [], "speaker's model": []}
+    """Variances of the first speaker at each ratio: of codes, and of magnitudes or spectrum relative to their power."""
+    names = ("vae 513-128-64, codes", "vae 513-128-64", "speaker's model, codes", "speaker's model")
+    found: dict[str, list[float]] = {name: [] for name in names}
     for snr in SNRS:
         mixture = sources[0] + 10 ** (-snr / 20) * sources[1]
         recording = Recording(mixture[None].astype(np.float32), RATE)
         voice, speech = first["vae 513-128-64"], first["speaker"]
-        found["vae 513-128-64, codes"].append(float(estimate_voices(recording, [voice]).code_variance[0]))
+        heard = estimate_voices(recording, [voice])
+        found["vae 513-128-64, codes"].append(float(heard.code_variance[0]))
+        found["vae 513-128-64"].append(float(heard.variance[0]))
         power = jnp.abs(speech.stft.forward(jnp.asarray(mixture, jnp.float32))) ** 2
         found["speaker's model, codes"].append(float(jnp.exp(speech.encoder(power)[1]).mean()))
         separation = separate_voices(recording, [speech, second["speaker"]], algorithm="encoder")

@@ -68,6 +68,11 @@ def test_autoencoders_of_mixtures_hear_voices(voices, mixed):
     assert mean_sdr(sources, found.sources) > before + 1.5  # 0.3 untrained
     np.testing.assert_allclose(found.sources.sum(0), recording.samples[0], atol=1e-4)
     assert found.code_variance.shape == (2,) and (found.code_variance > 0).all()
+    surer = [
+        estimate_voices(Recording((sources[:1] + level * sources[1:]).astype(np.float32), RATE), voices[:1]).variance[0]
+        for level in (1.0, 0.5, 0.1)
+    ]
+    assert surer[0] > surer[1] > surer[2] > 0  # the variance of the first falls as the other does
     swapped = estimate_voices(recording, voices[::-1])
     np.testing.assert_allclose(swapped.sources[::-1], found.sources, atol=1e-5)
     alone = estimate_voices(recording, voices, masks=False)

@@ -100,12 +100,15 @@ class EstimatedVoices:
     Attributes:
         sources: at the recording's rate, length and level.
         sample_rate: Hz.
-        code_variance: of each source, the mean variance of its codes' posterior: the less, the surer.
+        variance: of each source, that of its magnitudes, which the network expects, over their power: the less, the
+            surer. It falls as the speaker is louder than the others.
+        code_variance: of each source, the mean variance of its codes' posterior, which the paper takes for that.
         stft: the analysis, at the networks' rate.
     """
 
     sources: Float[np.ndarray, "sources samples"]
     sample_rate: int
+    variance: Float[np.ndarray, " sources"]
     code_variance: Float[np.ndarray, " sources"]
     stft: STFT
 
@@ -135,30 +138,33 @@ def estimate_voices(recording: Recording, trained: Sequence[TrainedVoice], *, ma
     stft = trained[0].stft
     (sound,) = at_rate_of(recording, stft)
     peak = np.abs(sound).max() or 1
-    heard, code_variance = _heard(tuple(trained), jnp.asarray(sound / peak, jnp.float32), bool(masks))
+    heard, variance, code_variance = _heard(tuple(trained), jnp.asarray(sound / peak, jnp.float32), bool(masks))
     sources = as_recorded(peak * np.asarray(heard), stft.sample_rate, recording)
-    return EstimatedVoices(sources, recording.sample_rate, np.asarray(code_variance), stft)
+    return EstimatedVoices(sources, recording.sample_rate, np.asarray(variance), np.asarray(code_variance), stft)
 
 
 @eqx.filter_jit
 def _heard(
     trained: tuple[TrainedVoice, ...], sound: Float[Array, " samples"], masks: bool
-) -> tuple[Float[Array, "sources samples"], Float[Array, " sources"]]:
+) -> tuple[Float[Array, "sources samples"], Float[Array, " sources"], Float[Array, " sources"]]:
     stft = trained[0].stft
     mixture: Complex[Array, "n f"] = stft.forward(sound)
     power = mixture.real**2 + mixture.imag**2
     level = power.mean()
-    magnitudes, variances = [], []
+    magnitudes, variances, code_variances = [], [], []
     for voice in trained:
         missing = -len(power) % voice.context
         rows = jnp.pad(power, ((0, missing), (0, 0)), mode="edge").reshape(-1, voice.context * power.shape[1])
         codes, log_variance = voice.encoder(rows)
-        magnitudes.append(voice.decoder(codes)[0].reshape(-1, power.shape[1])[: len(power)])
-        variances.append(jnp.exp(log_variance).mean())
+        mean, log_of_magnitudes = voice.decoder(codes)
+        magnitudes.append(mean.reshape(-1, power.shape[1])[: len(power)])
+        variances.append(mean.shape[1] * jnp.exp(log_of_magnitudes).sum() / (mean**2).sum())
+        code_variances.append(jnp.exp(log_variance).mean())
     magnitude, tiny = jnp.stack(magnitudes), jnp.finfo(power.dtype).tiny
     if masks:
         gain = (magnitude / jnp.maximum(magnitude.max(0), tiny)[None]) ** 2
         gain = gain / jnp.maximum(gain.sum(0), tiny)[None]
     else:
         gain = magnitude * jnp.sqrt(level / jnp.where(power > 0, power, 1))[None]
-    return stft.inverse(gain.astype(mixture.dtype) * mixture[None], len(sound)), jnp.stack(variances)
+    sources = stft.inverse(gain.astype(mixture.dtype) * mixture[None], len(sound))
+    return sources, jnp.stack(variances), jnp.stack(code_variances)
