@@ -34,7 +34,7 @@ def report_of(entries: list[dict[str, Any]], snrs: Sequence[int]) -> str:
         lines.append(f"- {ours} - {theirs}: {mean:+.2f} [{low:.2f}, {high:.2f}] dB SDR, {count} pairs")
     lines += [
         "",
-        "| variance of the codes, mean | " + " | ".join(f"{snr} dB" for snr in snrs) + " | rank correlation |",
+        "| posterior variance, mean | " + " | ".join(f"{snr} dB" for snr in snrs) + " | rank correlation |",
     ]
     lines.append("|---|" + "---|" * (len(snrs) + 1))
     for name in entries[0]["variances"][0]:
