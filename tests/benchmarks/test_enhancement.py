@@ -1,15 +1,16 @@
 import json
+import re
 
 import numpy as np
 import pytest
 import soundfile
 from enhancement import measured
-from enhancement_report import pairs_report
-from noisy_speech import read_pairs
+from enhancement_report import corpus_report, pairs_report
+from noisy_speech import mix, read_pairs
 
 from vbss.errors import InputError
 from vbss.metrics import separation_ratios
-from vbss.scenes import HIGH_VOICE, LOW_VOICE, speech_like
+from vbss.scenes import HIGH_VOICE, LOW_VOICE, SpeechCorpus, speech_like
 
 RATE = 16000
 
@@ -95,3 +96,23 @@ def test_pairs_that_do_not_fit_are_refused(manifest):
     manifest.write_text("clean\nsounds/clean0.wav\n")
     with pytest.raises(InputError, match="no column 'noisy'"):
         list(read_pairs(manifest, RATE))
+
+
+def test_a_corpus_is_mixed_at_every_ratio_and_reported(tmp_path):
+    for number in range(7):
+        (tmp_path / f"speaker{number}").mkdir()
+        sound = speech_like((LOW_VOICE, HIGH_VOICE)[number % 2], 2.0, RATE, seed=number)
+        soundfile.write(tmp_path / f"speaker{number}" / "x.wav", sound, RATE, subtype="FLOAT")
+    (tmp_path / "splits.csv").write_text("speaker,split\n" + "".join(f"speaker{n},test\n" for n in range(7)))
+    (tmp_path / "noise").mkdir()
+    for name in ("fan", "rain"):
+        soundfile.write(tmp_path / "noise" / f"{name}.wav", np.random.default_rng(1).standard_normal(RATE), RATE)
+    mixtures = list(mix(SpeechCorpus.read(tmp_path, split="test"), "test", 2))
+    assert [m.name["snr"] for m in mixtures] == [-5, 0, 5] * 8
+    assert {m.name["noise"] for m in mixtures if m.name["kind"] == "recorded"} == {"fan"}  # rain is of development
+    for mixture in mixtures:
+        ratio = 10 * np.log10(np.mean(mixture.speech**2) / np.mean(mixture.noise**2))
+        assert ratio == pytest.approx(mixture.name["snr"], abs=1e-6)
+    entries = measured(mixtures, {"halfway": Halfway()}, tmp_path / "results.jsonl")
+    report = corpus_report(entries, ["halfway"])
+    assert len(re.findall(r"\| halfway \| 6\.\d \[", report)) == 4 and "- halfway: 6.0 [" in report
