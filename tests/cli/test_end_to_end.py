@@ -11,6 +11,7 @@ import soundfile
 
 from vbss.audio import write_recording
 from vbss.cli import main
+from vbss.cli.arguments import settings
 from vbss.cli.main import _parser
 from vbss.metrics import angular_error
 from vbss.scenes import demo_scene
@@ -70,9 +71,7 @@ def test_localize(scene, mix, tmp_path, capsys):
 @pytest.mark.parametrize("command", ["separate", "localize"])
 def test_defaults_are_those_of_python(command):
     line = [command, "mix.wav", "--sources", "2", "--array", ARRAY, "--out", "result"]
-    given = vars(_parser().parse_args(line))
-    defaults = dataclasses.asdict(Settings())
-    assert {name: given[name] for name in defaults} == defaults
+    assert settings(_parser().parse_args(line)) == dataclasses.asdict(Settings())
 
 
 def test_the_command_line_starts_without_heavy_imports():

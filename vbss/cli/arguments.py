@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -203,9 +204,12 @@ def add_settings(parser: Parser) -> None:
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was chosen of `vbss.Settings`, whose defaults are those of what is None here."""
+    """What was chosen of `vbss.Settings`, and its own defaults where nothing was."""
+    from vbss.settings import Settings
+
+    defaults = {field.name: field.default for field in fields(Settings)}
     chosen = {name: getattr(arguments, name) for name in _SETTINGS}
-    return {name: value for name, value in chosen.items() if value is not None}
+    return {name: defaults[name] if value is None else value for name, value in chosen.items()}
 
 
 def changed_settings(arguments: argparse.Namespace) -> list[str]:

@@ -131,7 +131,7 @@ class AmortisedEM(SampledEM):
                 "AmortisedEM: the program must have continuous latents alone: infer others with vbss.EM or "
                 "vbss.MonteCarloEM"
             )
-        codes = None if self.heard is None else self._first_codes(target, start, data)
+        codes = None if self.heard is None else self._first_codes(start, data)
         normals = normals_of(self.network, self._shown(model, target.collapsed.points, codes, data))
         jax.eval_shape(lambda: estimated_bound(model, data, target.collapsed.points, normals, key_probe))
         zeros = self._no_coefficients(model, target, data, lambda target: self._draws(target, normals, key_probe))
@@ -187,14 +187,17 @@ class AmortisedEM(SampledEM):
         (moving, optimizer), bounds = jax.lax.scan(step, (moving, state.optimizer), keys)
         return eqx.combine(moving, fixed), optimizer, bounds[0]
 
-    def _first_codes(self, target: Unconstrained, start: Any, data: tuple) -> dict[str, Array]:
-        layout = {name: jnp.dtype(dtype) for name, _, dtype in target.layout}
-        if isinstance(start, Mapping) and set(layout) <= set(start):
-            return {name: jnp.asarray(start[name], dtype) for name, dtype in layout.items()}
-        return _means(normals_of(self.network, data))
+    def _first_codes(self, start: Any, data: tuple) -> dict[str, Array]:
+        means = _means(normals_of(self.network, data))
+        if isinstance(start, Mapping) and set(means) <= set(start):
+            return {name: jnp.asarray(start[name], mean.dtype) for name, mean in means.items()}
+        return means
 
     def _shown(self, model: Any, points: dict[str, Array], codes: dict[str, Array] | None, data: tuple) -> tuple:
-        return data if self.heard is None or codes is None else tuple(self.heard(model, points, codes, *data))
+        if self.heard is None or codes is None:
+            return data
+        with relaxed_promotion():
+            return tuple(self.heard(model, points, codes, *data))
 
     def _draws(self, target: Unconstrained, normals: dict[str, tuple[Array, Array]], key: Array) -> Any:
         keys = jax.random.split(key, self.num_draws)
