@@ -29,10 +29,12 @@ _ARCHITECTURES = ("frames", "recurrent")
 def add_speech(parser: Parser) -> None:
     """What a model of speech needs."""
     group = parser.add_argument_group("of speech, --model vae")
-    group.add_argument("--codes", "--num-codes", type=at_least(1, _LARGEST), default=32, metavar="L", dest="num_codes",
-                       help="of each frame (%(default)s)")  # fmt: skip
     group.add_argument(
-        "--architecture", choices=_ARCHITECTURES, default="frames",
+        "--codes", "--num-codes", type=at_least(1, _LARGEST), default=_SIZES["num_codes"][1], metavar="L",
+        dest="num_codes", help="of each frame (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--architecture", choices=_ARCHITECTURES, default=_SIZES["architecture"][1],
         help="networks that look at each frame by itself, or at all of a stretch, which is slow (%(default)s)",
     )  # fmt: skip
     group.add_argument(
