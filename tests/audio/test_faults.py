@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vbss.audio.faults import dead_channels, offsets, recording_warnings
+from vbss.audio.faults import alone_warnings, dead_channels, offsets, recording_warnings
 from vbss.audio.lost_sound import LostSound
 
 RATE = 2000
@@ -48,6 +48,15 @@ def test_offsets_are_told_where_they_matter(sound):
     shift = np.array([0.05, -0.05, 0.2, -0.2]) * rms
     np.testing.assert_allclose(offsets(sound + shift[:, None]), np.where(np.arange(4) < 2, 0, shift), atol=1e-12)
     assert [warning[:9] for warning in told(sound + shift[:, None])] == ["channel 2", "channel 3"]
+
+
+def test_channels_by_themselves_have_offsets_and_clipping(sound):
+    assert list(alone_warnings(sound, RATE)) == []
+    sound[1] *= 1e-2  # neither differing levels nor dropouts matter to them
+    sound[2] = np.clip(sound[2], -0.2, 0.3)
+    sound[3] += 1
+    told = list(alone_warnings(sound, RATE))
+    assert [text[:9] for text in told] == ["channel 3", "channel 2"] and "used as it is" in told[1]
 
 
 def test_clipping_is_told(sound):

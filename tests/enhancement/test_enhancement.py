@@ -94,6 +94,19 @@ def test_channels_rates_and_levels(training, noisy):
     assert vbss.enhance(fast, training.speech, **options).speech.shape == (1, 2 * RATE)
 
 
+def test_offsets_are_removed_and_clipping_is_told(training, noisy):
+    samples = noisy[1].samples
+    options = {"algorithm": "encoder", "num_noise_spectra": 2, "max_steps": 5}
+    found = vbss.enhance(Recording(samples, RATE), training.speech, **options)
+    limit = 0.5 * np.abs(samples).max()
+    moved = np.concatenate([samples + 3, np.clip(samples, -limit, limit)])
+    both = vbss.enhance(Recording(moved, RATE), training.speech, **options)
+    np.testing.assert_allclose(both.speech[0], found.speech[0], atol=2e-2 * np.abs(found.speech).max())
+    told = [warning for warning in both.warnings if warning.startswith("channel")]
+    assert [text.split(" (")[0] for text in told] == ["channel 0", "channel 1"]
+    assert "constant offset" in told[0] and "It was used as it is" in told[1]
+
+
 @pytest.mark.parametrize("algorithm", ["langevin", "mcem"])
 def test_a_pause_of_digital_silence_stays_silent(training, noisy, algorithm):
     samples = noisy[1].samples.copy()
@@ -163,6 +176,7 @@ def test_what_cannot_be_enhanced_is_said(training, noisy):
         (([], training.speech), {}, "recording must be"),
         ((Recording(recording.samples, 4000), training.speech), {}, "8000 Hz or more"),
         ((Recording(recording.samples[:, :100], RATE), training.speech), {}, "must last 0.032 s"),
+        ((Recording(np.full((2, RATE), 0.3, np.float32), RATE), training.speech), {}, "every channel is constant"),
     ):
         with pytest.raises(InputError, match=message):
             enhance(*arguments, **options)

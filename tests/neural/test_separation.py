@@ -71,6 +71,7 @@ def test_another_rate_comes_back(training):
         (1, 4000, RATE, None, "8000 Hz or more"),
         (1, RATE, 100, None, "0.032 s or more"),
         (1, RATE, RATE, 3, "num_sources"),
+        (1, RATE, RATE, None, "every channel is constant"),
     ],
 )
 def test_what_it_cannot_separate_is_said(training, channels, rate, samples, number, message):

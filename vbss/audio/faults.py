@@ -55,15 +55,8 @@ def recording_warnings(samples: Float[np.ndarray, "channels samples"], lost: Los
                 f"channel {channel} (counted from 0) is {compared} than the others: directions and sources suffer from "
                 "gains that differ."
             )
-    for channel in np.flatnonzero((offsets(samples) != 0) & is_used):
-        yield f"channel {channel} (counted from 0) has a constant offset, which was removed."
-    treatment = "It was used as it is" if lost.is_clipping_everywhere else "Nothing was learnt from these moments"
-    for channel in np.flatnonzero(lost.is_clipped.any(axis=1)):
-        share = lost.is_clipped[channel].mean()
-        yield (
-            f"channel {channel} (counted from 0) is clipped ({100 * share:.2g} % of its samples stand at its limits): "
-            f"lower the recording level. {treatment}."
-        )
+    yield from _offset_warnings(samples, is_used)
+    yield from _clipping_warnings(lost, is_used_as_it_is=lost.is_clipping_everywhere)
     starts, stops = runs(np.all(samples == 0, axis=0), _SILENT_RUN)
     share = (stops - starts).sum() / samples.shape[1]
     if share > _SILENT_SHARE:
@@ -73,6 +66,30 @@ def recording_warnings(samples: Float[np.ndarray, "channels samples"], lost: Los
         yield f"the recording is very quiet: its peak is {-20 * np.log10(peak):.0f} dB below full scale."
     if peak > 1:
         yield f"the recording is louder than full scale: its peak is {peak:.3g}. The sources are written at its level."
+
+
+def alone_warnings(samples: Float[np.ndarray, "channels samples"], sample_rate: int) -> Iterator[str]:
+    """What a user should know of channels that are taken each by itself, as they are but for their offsets."""
+    is_dead = dead_channels(samples)
+    yield from _offset_warnings(samples, ~is_dead)
+    yield from _clipping_warnings(LostSound.find(samples, is_dead, sample_rate), is_used_as_it_is=True)
+
+
+def _offset_warnings(
+    samples: Float[np.ndarray, "channels samples"], is_used: Bool[np.ndarray, " channels"]
+) -> Iterator[str]:
+    for channel in np.flatnonzero((offsets(samples) != 0) & is_used):
+        yield f"channel {channel} (counted from 0) has a constant offset, which was removed."
+
+
+def _clipping_warnings(lost: LostSound, *, is_used_as_it_is: bool) -> Iterator[str]:
+    treatment = "It was used as it is" if is_used_as_it_is else "Nothing was learnt from these moments"
+    for channel in np.flatnonzero(lost.is_clipped.any(axis=1)):
+        share = lost.is_clipped[channel].mean()
+        yield (
+            f"channel {channel} (counted from 0) is clipped ({100 * share:.2g} % of its samples stand at its limits): "
+            f"lower the recording level. {treatment}."
+        )
 
 
 def dropout_warnings(lost: LostSound) -> Iterator[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from vbss.audio import STFT, Recording
+from vbss.audio.faults import alone_warnings
 from vbss.enhancement.algorithms import ALGORITHMS, algorithm_of
 from vbss.enhancement.results import KnownSources
 from vbss.enhancement.trained import TrainedSpeech, check_finite
@@ -50,7 +51,7 @@ def enhance(
     are taken in blocks, each with noise of its own.
 
     Args:
-        recording: at the network's sample rate or above.
+        recording: at the network's sample rate or above. Constant offsets of channels are removed.
         trained: what speech may be: a file made by `vbss train --model vae` is read by `vbss.load`.
         algorithm: one of `ALGORITHMS`: "langevin" (parallel chains), "mcem" (Metropolis), "mala", "vem" (an encoder
             that is tuned to the recording), "encoder" (as it is), "frozen" (as it is, reading again what the model
@@ -61,8 +62,8 @@ def enhance(
         progress: as of `vbss.fit`, for every block.
 
     Raises:
-        InputError: if the recording is at a lower rate than the network's or shorter than a window, or an argument is
-            out of its range.
+        InputError: if the recording is at a lower rate than the network's, shorter than a window or constant, or an
+            argument is out of its range.
         KeyboardInterrupt: if the inference is interrupted.
     """
     num_noise_spectra = whole_number("num_noise_spectra", num_noise_spectra, 1)
@@ -187,7 +188,9 @@ def _inferred(
     sources = np.stack([as_recorded(channel, stft.sample_rate, recording) for channel in found], 1)
     expected_sdr = np.stack(energies, 1)
     has_sound = [bool(ends) for ends in solutions]
+    faults = alone_warnings(recording.samples, recording.sample_rate)
     doubts = {sentence for ends in solutions for solution in ends for sentence in failures(solution)}
+    poor = poor_sources(expected_sdr[:, has_sound].mean(1) if any(has_sound) else [])
     return KnownSources(
         sources=sources,
         noise=as_recorded(np.stack(noises), stft.sample_rate, recording),
@@ -196,7 +199,7 @@ def _inferred(
         algorithm=algorithm,
         stft=stft,
         solutions=tuple(solutions),
-        warnings=(*sorted(doubts), *poor_sources(expected_sdr[:, has_sound].mean(1) if any(has_sound) else [])),
+        warnings=(*faults, *sorted(doubts), *poor),
         seconds=clock.seconds,
     )
 

@@ -4,14 +4,15 @@ import numpy as np
 from jaxtyping import Float
 
 from vbss.audio import STFT, Recording, resample
+from vbss.audio.faults import offsets
 from vbss.errors import InputError
 
 
 def at_rate_of(recording: Recording, stft: STFT) -> Float[np.ndarray, "channels samples"]:
-    """The samples at the transform's rate.
+    """The samples at the transform's rate, without constant offsets, which are no sound.
 
     Raises:
-        InputError: if the recording is at a lower one, or shorter than a window.
+        InputError: if the recording is at a lower one, shorter than a window, or constant.
     """
     if recording.sample_rate < stft.sample_rate:
         raise InputError(
@@ -22,7 +23,9 @@ def at_rate_of(recording: Recording, stft: STFT) -> Float[np.ndarray, "channels 
     if samples.shape[1] < stft.window_length:
         shortest = stft.window_length / stft.sample_rate
         raise InputError(f"recording must last {shortest} s or more, got {recording.samples.shape[1]} samples.")
-    return samples
+    if not np.ptp(recording.samples, axis=1).any():
+        raise InputError("recording holds no sound: every channel is constant.")
+    return samples - offsets(samples).astype(samples.dtype)[:, None]
 
 
 def as_recorded(

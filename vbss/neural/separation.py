@@ -11,6 +11,7 @@ from jaxtyping import Array, Complex, Float, Int
 
 from vbss.audio import STFT, Recording, apply_masks
 from vbss.audio.array_recording import ArrayRecording
+from vbss.audio.faults import alone_warnings
 from vbss.errors import InputError, whole_number
 from vbss.models import LDACGMM
 from vbss.models.cgmm_start import direction_fit, directions_apart, mean_power
@@ -59,13 +60,13 @@ def separate_neural(
     The network's masks times the mixture: the posterior of `vbss.models.LDACGMM` without any iteration.
 
     Args:
-        recording: of one channel, at the network's sample rate or above.
+        recording: of one channel, at the network's sample rate or above. A constant offset is removed.
         trained: a file made by `vbss train` is read by `vbss.load`.
         num_sources: how many sources are wanted, the strongest; by default as many as the network tells apart.
 
     Raises:
-        InputError: if the recording has several channels, is at a lower rate than the network's or shorter than a
-            window, or more sources are wanted than the network tells apart.
+        InputError: if the recording has several channels, is at a lower rate than the network's, shorter than a
+            window or constant, or more sources are wanted than the network tells apart.
     """
     _check_trained(trained)
     wanted = trained.num_classes if num_sources is None else num_sources
@@ -84,7 +85,7 @@ def separate_neural(
     sounds = np.asarray(clock("filter", trained.stft.inverse(spectrograms, len(samples))))
     energies = np.sum(np.square(sounds, dtype=np.float64), axis=1)
     order = np.argsort(-energies, kind="stable")[:num_sources]
-    warnings = [
+    faint = [
         f"source {place} has less than a thousandth of the energy: there may be fewer than {num_sources} sources."
         for place, share in enumerate(shares(energies[order]), 1)
         if share < _FAINT
@@ -96,7 +97,7 @@ def separate_neural(
         classes=order,
         stft=trained.stft,
         energy_shares=shares(energies[order]),
-        warnings=tuple(warnings),
+        warnings=(*alone_warnings(recording.samples, recording.sample_rate), *faint),
         seconds=clock.seconds,
     )
 
