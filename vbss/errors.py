@@ -29,6 +29,20 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def not_negative(name: str, value: Any) -> float:
+    """`value` as a `float`; an `InputError` unless it is a finite number, zero or more."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < inf:
+        raise InputError(f"{name} must be a number, 0 or more, got {value!r}.")
+    return float(value)
+
+
+def whole_numbers(name: str, values: Any, low: int) -> tuple[int, ...]:
+    """`values`, several or none, as a tuple of `int`; an `InputError` unless they are a sequence of `whole_number`."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a sequence of whole numbers, {low} or more, got {values!r}.")
+    return tuple(whole_number(name, value, low) for value in values)
+
+
 def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
     """`value` itself; an `InputError` unless it is one of the choices."""
     choices = list(choices)

@@ -1,6 +1,7 @@
 """Speakers whose voices are known: one pass of autoencoders of mixtures, and what inference makes of a better start."""
 
 import inspect
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import vbss
 from vbss.audio import STFT, Recording, write_recording
-from vbss.enhancement import estimate_voices, train_on_mixtures, train_voice
+from vbss.enhancement import TrainedSpeech, estimate_voices, train_on_mixtures, train_voice
 from vbss.errors import InputError
 from vbss.metrics import pairwise_ratios
 from vbss.networks.codes import CodeNetwork
@@ -123,6 +124,9 @@ def test_the_encoder_learns_mixtures_and_the_decoder_stays(speech, tmp_path):
     other = vbss.train_speech(heard, kept, **options, start=alone).speech
     with pytest.raises(InputError, match="no training of this model"):
         train_on_mixtures(other, *corpora, settings=SETTINGS, folder=tmp_path)
+    other_encoder = TrainedSpeech(other.encoder, alone.decoder, alone.stft)
+    with pytest.raises(InputError, match="began with other networks"):
+        train_on_mixtures(other_encoder, *corpora, settings=SETTINGS, folder=tmp_path)
 
 
 def test_more_epochs_are_of_the_second_training(speech, tmp_path):
@@ -132,6 +136,21 @@ def test_more_epochs_are_of_the_second_training(speech, tmp_path):
         _, training = vbss.train_speaker(speech["low"], speech["high"], settings=settings, **options)
         assert training.epoch == epochs
     assert len((tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_training_goes_on_from_what_it_began_with_alone(speech, tmp_path):
+    (heard, kept), settings = speech["low"].held_out(10), vbss.TrainingSettings(batch_size=4, max_epochs=1)
+    first, second = (
+        vbss.train_speech(heard, kept, hidden_sizes=(8,), num_codes=2, settings=replace(settings, seed=seed)).speech
+        for seed in (0, 1)
+    )
+    for _ in range(2):
+        _, training = vbss.train_speech(heard, kept, start=first, settings=settings, folder=tmp_path)
+        assert training.epoch == 1
+    for start in (second, None):
+        with pytest.raises(InputError, match="began with other networks"):
+            options = {"hidden_sizes": (8,), "num_codes": 2} if start is None else {"start": start}
+            vbss.train_speech(heard, kept, settings=settings, folder=tmp_path, **options)
 
 
 def test_wrong_arguments_are_said(speech, voices, speakers, mixed):
@@ -149,6 +168,10 @@ def test_wrong_arguments_are_said(speech, voices, speakers, mixed):
         (lambda: estimate(recording, []), "one at least"),
         (lambda: estimate(Recording(np.repeat(recording.samples, 2, 0), RATE), voices), "one channel"),
         (lambda: inspect.unwrap(vbss.train_speaker)(low, None), "others must be SpeechSpectra"),
+        (lambda: inspect.unwrap(vbss.train_speaker)(low, low, settings={}), "settings must be a vbss.TrainingSettings"),
+        (lambda: inspect.unwrap(vbss.train_speech)(low, low, hidden_sizes=16), "hidden_sizes must be a sequence"),
+        (lambda: inspect.unwrap(vbss.train_speech)(low, low, num_codes=0), "num_codes must be a whole number"),
+        (lambda: inspect.unwrap(vbss.train_speech)(low, low, warm_up=-1.0), "warm_up must be a number, 0 or more"),
         (lambda: inspect.unwrap(train_voice)(low, low), "corpus must be VoiceMixtures"),
         (lambda: inspect.unwrap(VoiceMixtures.__init__)(object(), low, None), "others must be SpeechSpectra"),
         (lambda: inspect.unwrap(vbss.train_speech)(low, low, start=vbss.pretrained_speech()), "transform"),

@@ -162,7 +162,7 @@ def test_a_checkpoint_of_another_network_is_refused(parts, corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field", [{"batch_size": 0}, {"learning_rate": 0.0}, {"decay": 1.5}, {"patience": 0}, {"seed": -1}]
+    "field", [{"batch_size": 0}, {"learning_rate": 0.0}, {"decay": 1.5}, {"decay": 0.0}, {"patience": 0}, {"seed": -1}]
 )
 def test_impossible_settings_are_refused(field):
     with pytest.raises(InputError, match=next(iter(field))):

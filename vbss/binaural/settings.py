@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from vbss.binaural.vessl import BEST, PAPER, REVERBERANT, VESSLSettings
-from vbss.errors import InputError, one_of, positive, whole_number
+from vbss.errors import InputError, not_negative, one_of, positive, whole_number
 from vbss.pipeline import Masking, Output, SumModel
 from vbss.settings import SUM_MODELS
 
@@ -63,8 +61,7 @@ class BinauralSettings:
             positive(name, getattr(self, name))
         if self.share > 1:
             raise InputError(f"share must be at most 1, got {self.share!r}.")
-        if not 0 <= self.margin < np.inf:
-            raise InputError(f"margin must be a number of dB, 0 or more, got {self.margin!r}.")
+        not_negative("margin", self.margin)
         for name, low in (("max_steps", 1), ("num_components", 1), ("max_sum_steps", 1), ("seed", 0)):
             whole_number(name, getattr(self, name), low, 2**32 - 1 if name == "seed" else None)
 

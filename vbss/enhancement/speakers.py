@@ -11,6 +11,7 @@ from vbss.errors import InputError
 from vbss.inference import Status
 from vbss.training import SpeechSpectra, TrainingSettings, VoiceMixtures
 from vbss.training.checkpoint import CHECKPOINT
+from vbss.training.settings import settings_or
 
 ALONE = "alone"  # the first training's folder in that of the whole
 _HELD_OUT = 10  # one stretch of so many is kept for validation
@@ -45,15 +46,18 @@ def train_speaker(
     for name, speech in (("voice", voice), ("others", others)):
         if not isinstance(speech, SpeechSpectra):
             raise InputError(f"{name} must be SpeechSpectra, got {type(speech).__name__}")
+    settings = settings_or(SETTINGS, settings)
     (heard, kept), (heard_others, kept_others) = voice.held_out(_HELD_OUT), others.held_out(_HELD_OUT)
     told: dict[str, Any] = {"settings": settings, "progress": progress}
     within = None if folder is None else Path(folder) / ALONE
     first = dict(told)
     if folder is not None and (Path(folder) / CHECKPOINT).exists():  # the second began with what the first has found
-        first["settings"] = replace(SETTINGS if settings is None else settings, max_epochs=0)
+        first["settings"] = replace(settings, max_epochs=0)
     alone = train_speech(heard, kept, start=start, folder=within, **first, **options)
     if alone.training.status in (Status.interrupted, Status.nonfinite):
         return alone
-    seed = 0 if settings is None else settings.seed
-    corpora = VoiceMixtures(heard, heard_others, seed=seed), VoiceMixtures(kept, kept_others, seed=seed + 1)
+    corpora = (
+        VoiceMixtures(heard, heard_others, seed=settings.seed),
+        VoiceMixtures(kept, kept_others, seed=settings.seed + 1),
+    )
     return train_on_mixtures(alone.speech, *corpora, folder=folder, **told)

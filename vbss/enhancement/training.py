@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbss.enhancement.trained import TrainedSpeech, check_finite
-from vbss.errors import InputError, one_of
+from vbss.errors import InputError, one_of, whole_number, whole_numbers
 from vbss.inference import AmortisedNormal
+from vbss.inference.loop import fingerprint
 from vbss.models import SpectralVAE
 from vbss.networks.codes import CodeNetwork
 from vbss.networks.recurrent_coder import RecurrentDecoder, RecurrentEncoder
 from vbss.networks.spectral_coder import FrameDecoder, FrameEncoder, SpectralDecoder, SpectralEncoder, log_levels
 from vbss.training import SpeechSpectra, Training, TrainingSettings, VoiceMixtures, train
+from vbss.training.settings import settings_or
 
 SETTINGS = TrainingSettings(batch_size=16, patience=3, stop_after=10, max_epochs=100)
 _NUM_ITEMS = 200  # from which the levels of frequencies are read
@@ -68,18 +70,21 @@ def train_speech(
     Raises:
         InputError: as `vbss.train` does, or if the corpora, or `start`, differ in their transform.
     """
-    settings = SETTINGS if settings is None else settings
+    settings = settings_or(SETTINGS, settings)
     check_corpora(SpeechSpectra, corpus, validation, start)
     one_of("architecture", architecture, ARCHITECTURES)
+    hidden_sizes, num_codes = whole_numbers("hidden_sizes", hidden_sizes, 1), whole_number("num_codes", num_codes, 1)
     if start is None:
         key = jax.random.key(settings.seed)
-        encoder, decoder = _networks(architecture, corpus, tuple(hidden_sizes), num_codes, key)
+        encoder, decoder = _networks(architecture, corpus, hidden_sizes, num_codes, key)
     else:
         encoder, decoder = start.encoder, start.decoder
+    origin = "" if start is None else _hash_of(start)
     amortised = AmortisedNormal(CodeNetwork((encoder,), ("codes",)), kl_weight=kl_weight, warm_up=warm_up)
     training = train(
-        SpectralVAE(decoder), amortised, corpus, validation, settings, folder=folder, devices=devices, progress=progress
-    )
+        SpectralVAE(decoder), amortised, corpus, validation, settings,
+        origin=origin, folder=folder, devices=devices, progress=progress,
+    )  # fmt: skip
     best: Any = training
     return SpeechTraining(TrainedSpeech(best.amortised.network.encoders[0], best.model.decoder, corpus.stft), training)
 
@@ -107,12 +112,12 @@ def train_on_mixtures(
     Raises:
         InputError: as `train_speech`.
     """
-    settings = SETTINGS if settings is None else settings
+    settings = settings_or(SETTINGS, settings)
     check_corpora(VoiceMixtures, corpus, validation, speech)
     amortised = AmortisedNormal(CodeNetwork((speech.encoder,), ("codes",)))
     training = train(
         SpectralVAE(speech.decoder), amortised, corpus, validation, settings,
-        frozen=("decoder",), folder=folder, devices=devices, progress=progress,
+        frozen=("decoder",), origin=_hash_of(speech), folder=folder, devices=devices, progress=progress,
     )  # fmt: skip
     best: Any = training
     return SpeechTraining(TrainedSpeech(best.amortised.network.encoders[0], speech.decoder, speech.stft), training)
@@ -132,6 +137,11 @@ def check_corpora(kind: type, corpus: Any, validation: Any, start: Any = None) -
     if start.stft != corpus.stft:
         raise InputError(f"corpus must have the transform of the speech it begins with, {start.stft}")
     check_finite(start)
+
+
+def _hash_of(speech: TrainedSpeech) -> str:
+    """By which other networks to begin with are known."""
+    return fingerprint(tuple(jax.tree.leaves(eqx.filter(speech, eqx.is_array))))
 
 
 def _networks(

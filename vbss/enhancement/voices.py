@@ -17,13 +17,14 @@ from jaxtyping import Array, Complex, Float
 from vbss.audio import STFT, Recording
 from vbss.enhancement.trained import check_finite
 from vbss.enhancement.training import SETTINGS, check_corpora, in_single_precision
-from vbss.errors import InputError
+from vbss.errors import InputError, whole_number, whole_numbers
 from vbss.inference import AmortisedNormal
 from vbss.models import MagnitudeVAE
 from vbss.networks.codes import CodeNetwork
 from vbss.networks.magnitude_coder import MagnitudeDecoder, MagnitudeEncoder
 from vbss.neural.rates import as_recorded, at_rate_of
 from vbss.training import Training, TrainingSettings, VoiceMixtures, train
+from vbss.training.settings import settings_or
 
 
 class TrainedVoice(eqx.Module):
@@ -80,10 +81,11 @@ def train_voice(
     Raises:
         InputError: as `vbss.train` does, or if the corpora differ in their transform.
     """
-    settings = SETTINGS if settings is None else settings
+    settings = settings_or(SETTINGS, settings)
     check_corpora(VoiceMixtures, corpus, validation)
     key_encoder, key_decoder = jax.random.split(jax.random.key(settings.seed))
-    size, sizes = corpus.context * len(corpus.stft.frequencies), tuple(hidden_sizes)
+    size, sizes = corpus.context * len(corpus.stft.frequencies), whole_numbers("hidden_sizes", hidden_sizes, 1)
+    num_codes = whole_number("num_codes", num_codes, 1)
     encoder = in_single_precision(MagnitudeEncoder(size, sizes[::-1], num_codes, key=key_encoder))
     decoder = in_single_precision(MagnitudeDecoder(num_codes, sizes, size, key=key_decoder))
     amortised = AmortisedNormal(CodeNetwork((encoder,), ("codes",)), warm_up=warm_up)

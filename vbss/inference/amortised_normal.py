@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vbss.errors import InputError
+from vbss.errors import not_negative
 from vbss.inference.amortised import Amortised
 from vbss.inference.collapsed import collapse
 from vbss.inference.reparameterised import estimated_bound, normal_posterior, normals_of
@@ -39,10 +39,7 @@ class AmortisedNormal(Amortised):
 
     def __init__(self, network: Callable[..., Any], *, kl_weight: float = 1.0, warm_up: float = 0.0):
         super().__init__(network)
-        for name, value in (("kl_weight", kl_weight), ("warm_up", warm_up)):
-            if not 0 <= value < float("inf"):
-                raise InputError(f"{name} must be a finite number and not negative, got {value!r}")
-        self.kl_weight, self.warm_up = float(kl_weight), float(warm_up)
+        self.kl_weight, self.warm_up = not_negative("kl_weight", kl_weight), not_negative("warm_up", warm_up)
 
     def check(self, model, *data):
         key = jax.random.key(0)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vbss.errors import InputError, one_of, whole_number
+from vbss.errors import InputError, one_of, whole_numbers
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
@@ -33,10 +33,9 @@ class Perceptron(eqx.Module):
         Raises:
             InputError: for fewer sizes, one below 1, or an activation that is not known.
         """
+        sizes = whole_numbers("sizes", sizes, 1)
         if len(sizes) < 2:
             raise InputError(f"sizes must be two at least, of input and output, got {list(sizes)}")
-        for size in sizes:
-            whole_number("sizes", size, 1)
         self.activation = one_of("activation", activation, ACTIVATIONS)
         keys = jax.random.split(key, len(sizes) - 1)
         shapes = list(zip(sizes[:-1], sizes[1:], strict=True))

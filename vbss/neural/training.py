@@ -23,6 +23,7 @@ from vbss.training import (
     spatial_model,
     train,
 )
+from vbss.training.settings import settings_or
 
 _SETTINGS = TrainingSettings(batch_size=4, patience=2, max_epochs=20)
 
@@ -67,9 +68,7 @@ def train_separator(
     Raises:
         InputError: as `vbss.train` does, or if the corpora differ in their transform.
     """
-    settings = _SETTINGS if settings is None else settings
-    if not isinstance(settings, TrainingSettings):
-        raise InputError(f"settings must be a vbss.TrainingSettings, got {type(settings).__name__}")
+    settings = settings_or(_SETTINGS, settings)
     for name, items in (("corpus", corpus), ("validation", validation)):
         if not isinstance(items, SimulatedMixtures | RecordedMixtures):
             raise InputError(f"{name} must be SimulatedMixtures or RecordedMixtures, got {type(items).__name__}")

@@ -82,7 +82,7 @@ def opened(path: Path, start: Training, settings: TrainingSettings) -> Training:
         told = "batch_size, seed and number of items"
         raise InputError(f"folder: {path} holds a training with the {told} {found.order}, not {start.order}")
     if found.data != start.data:
-        raise InputError(f"folder: {path} holds a training with other data")
+        raise InputError(f"folder: {path} holds a training with other data, or that began with other networks")
     if found.status is Status.converged and found.waited < settings.stop_after:
         found = changed(found, status=Status.running)
     return changed(found, latest=_where(found.latest, start.latest), optimizer=_where(found.optimizer, start.optimizer))

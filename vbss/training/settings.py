@@ -1,6 +1,7 @@
 """How a network is trained."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from vbss.errors import InputError, one_of, positive, whole_number
 
@@ -46,5 +47,14 @@ class TrainingSettings:
         whole_number("seed", self.seed, 0, 2**32 - 1)
         for name in ("learning_rate", "largest_gradient"):
             positive(name, getattr(self, name))
-        if not 0 < self.decay <= 1:
+        if positive("decay", self.decay) > 1:
             raise InputError(f"decay must be between 0 and 1, got {self.decay!r}.")
+
+
+def settings_or(default: TrainingSettings, settings: Any) -> TrainingSettings:
+    """`settings`, or the default in place of None; an `InputError` for anything else."""
+    if settings is None:
+        return default
+    if not isinstance(settings, TrainingSettings):
+        raise InputError(f"settings must be a vbss.TrainingSettings, got {type(settings).__name__}.")
+    return settings

@@ -58,6 +58,10 @@ class SpeechSpectra:
             InputError: if a file cannot be read, is at a lower rate than the transform, or none holds a stretch of
                 speech.
         """
+        if not isinstance(corpus, SpeechCorpus):
+            raise InputError(f"corpus must be a vbss.scenes.SpeechCorpus, got {type(corpus).__name__}")
+        if not isinstance(stft, STFT | None):
+            raise InputError(f"stft must be a vbss.audio.STFT, got {type(stft).__name__}")
         self.corpus, self.stft = corpus, STFT.init(16000) if stft is None else stft
         self.num_frames = whole_number("num_frames", num_frames, 1)
         self._read: dict[int, np.ndarray] = {}

@@ -45,7 +45,7 @@ class Training(eqx.Module):
         waited: epochs since then.
         running: of the epoch under way, the summed bounds, number of items and of those left out.
         order: what the order of the items depends on, (batch size, seed, number of items): it must not change.
-        data: what the corpora say that they are.
+        data: what the corpora say that they are, and where training began if that was told.
     """
 
     model: Model

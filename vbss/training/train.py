@@ -32,7 +32,7 @@ from vbss.training.batches import (
     num_batches,
 )
 from vbss.training.checkpoint import CHECKPOINT, held, opened, save_training
-from vbss.training.settings import TrainingSettings
+from vbss.training.settings import TrainingSettings, settings_or
 from vbss.training.state import Learnt, Training, begun, changed, optimizer_of, placed
 
 Progress = Callable[[int, int, float], Any]
@@ -47,6 +47,7 @@ def train(
     settings: TrainingSettings | None = None,
     *,
     frozen: Iterable[str] = (),
+    origin: str = "",
     folder: str | Path | None = None,
     devices: Sequence[Any] | None = None,
     progress: Progress | None = None,
@@ -58,6 +59,8 @@ def train(
         validation: another such, by whose bound the learning rate falls and training ends.
         settings: by default `TrainingSettings()`.
         frozen: parameters and networks of the model that stay as they are.
+        origin: a text of what else training depends on, such as a hash of the networks that it begins with where they
+            come from elsewhere: no training goes on that had another.
         folder: holds `checkpoint.vbss`, written every minute and after each epoch, and `metrics.jsonl`, a line for each
             epoch. If there is a checkpoint, training goes on from it, through the same states as if it had not stopped.
         devices: over which batches are divided, such as `jax.devices()`; by default the first alone. After
@@ -73,11 +76,11 @@ def train(
         InputError: for an empty corpus, items that cannot be read or of different shapes, a batch size that the devices
             do not divide, complex weights, a network that no file can hold, a name in `frozen` that is none of the
             model's, or a checkpoint of another model, network, batch size, seed, number of items or, as far as corpora
-            say what they are, other data.
+            say what they are, other data, or of another origin.
     """
-    settings = TrainingSettings() if settings is None else settings
+    settings = settings_or(TrainingSettings(), settings)
     layout = _checked(model, amortised, corpus, validation)
-    data = fingerprint_of(corpus, validation)
+    data = ",".join([fingerprint_of(corpus, validation), *([origin] if origin else [])])
     start = begun(model, amortised, names_of(frozen), (settings.batch_size, settings.seed, len(corpus)), data)
     place, start = _placement(settings.batch_size, devices, start)
     path = None if folder is None else Path(folder) / CHECKPOINT

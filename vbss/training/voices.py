@@ -1,7 +1,9 @@
 """Corpora of one voice amid others: stretches of a speaker with those of other speakers added, as powers."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
+from numbers import Real
 
 import jax.numpy as jnp
 import numpy as np
@@ -62,9 +64,12 @@ class VoiceMixtures:
                 f"others must have the transform and number of frames of voice, {voice.stft} and {voice.num_frames}, "
                 f"got {others.stft} and {others.num_frames}"
             )
-        low, high = snr
+        ratios = tuple(snr) if isinstance(snr, Sequence) else ()
+        if len(ratios) != 2 or not all(isinstance(ratio, Real) for ratio in ratios):
+            raise InputError(f"snr must be two numbers, the lowest and the highest ratio in dB, got {snr!r}")
+        low, high = ratios
         if not -_MOST_DECIBELS <= low <= high <= _MOST_DECIBELS:
-            raise InputError(f"snr must be the lowest and the highest ratio in dB, -60 to 60, got {snr}")
+            raise InputError(f"snr must be the lowest and the highest ratio in dB, -60 to 60, got {snr!r}")
         self.context = whole_number("context", context, 1, voice.num_frames)
         if voice.num_frames % self.context:
             raise InputError(f"context must divide the number of frames, {voice.num_frames}, got {context}")
