@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from paired import mean_interval, paired_difference
+from paired import crossed_interval
 from scipy import stats
 
 _COMPARED = (
@@ -22,7 +22,7 @@ def report_of(entries: list[dict[str, Any]], snrs: Sequence[int]) -> str:
     lines = [f"{len(entries)} mixtures of {len({(e['woman'], e['man']) for e in entries})} pairs", ""]
     lines += ["| system | SDR | women SDR / SIR / SAR | men SDR / SIR / SAR | CPU s |", "|---|---|---|---|---|"]
     for name in entries[0]["systems"]:
-        cells = ["{:.2f} [{:.2f}, {:.2f}]".format(*mean_interval(_by_pair(entries, name))[:3])]
+        cells = ["{:.2f} [{:.2f}, {:.2f}]".format(*crossed_interval(_by_pair(entries, name))[:3])]
         for place in range(2):
             ratios = [np.mean([e["systems"][name][key][place] for e in entries]) for key in ("sdr", "sir", "sar")]
             cells.append(" / ".join(f"{ratio:.2f}" for ratio in ratios))
@@ -30,7 +30,7 @@ def report_of(entries: list[dict[str, Any]], snrs: Sequence[int]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} | {seconds:.2f} |")
     lines.append("")
     for ours, theirs in _COMPARED:
-        mean, low, high, count = paired_difference(_by_pair(entries, ours), _by_pair(entries, theirs))
+        mean, low, high, count = crossed_interval(_by_pair(entries, ours) - _by_pair(entries, theirs))
         lines.append(f"- {ours} - {theirs}: {mean:+.2f} [{low:.2f}, {high:.2f}] dB SDR, {count} pairs")
     lines += [
         "",
@@ -47,14 +47,15 @@ def report_of(entries: list[dict[str, Any]], snrs: Sequence[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _by_pair(entries: list[dict[str, Any]], name: str) -> dict[int, float]:
-    """Mean SDR of both speakers, for each pair by its place in the order of the names."""
-    pairs = sorted({(entry["woman"], entry["man"]) for entry in entries})
-    found: dict[int, list[float]] = {}
-    for entry in entries:
-        place = pairs.index((entry["woman"], entry["man"]))
-        found.setdefault(place, []).append(float(np.mean(entry["systems"][name]["sdr"])))
-    return {place: float(np.mean(values)) for place, values in found.items()}
+def _by_pair(entries: list[dict[str, Any]], name: str) -> np.ndarray:
+    """Mean SDR of both speakers, for each woman and man."""
+    women, men = (sorted({entry[who] for entry in entries}) for who in ("woman", "man"))
+
+    def mean(woman: str, man: str) -> float:
+        pair = (woman, man)
+        return float(np.mean([e["systems"][name]["sdr"] for e in entries if (e["woman"], e["man"]) == pair]))
+
+    return np.array([[mean(woman, man) for man in men] for woman in women])
 
 
 def _rank_correlation(first: Any, second: Any) -> float:

@@ -36,6 +36,31 @@ def mean_interval(values: Mapping[int, float]) -> Interval:
     return Interval(mean, mean - half, mean + half, len(sample))
 
 
+def crossed_interval(values: np.ndarray) -> Interval:
+    """The mean of a table whose rows and columns are both drawn, such as of women and men, with its 95 % interval.
+
+    Values of one row have its speaker in common, those of one column theirs, and so say less than as many drawn apart.
+    The variance of the mean is estimated from the mean squares of rows, columns and what is left (a two-way layout of
+    random effects without replication), its degrees of freedom by Satterthwaite's approximation. The interval of a
+    single row or column is infinite.
+    """
+    rows, columns = values.shape
+    mean = float(values.mean())
+    if min(rows, columns) == 1:
+        return Interval(mean, -np.inf, np.inf, values.size)
+    of_rows, of_columns = values.mean(1), values.mean(0)
+    rest = values - of_rows[:, None] - of_columns + mean
+    squares = np.array([columns * of_rows.var(ddof=1), rows * of_columns.var(ddof=1), 0.0])
+    degrees = np.array([rows - 1, columns - 1, (rows - 1) * (columns - 1)])
+    squares[2] = np.square(rest).sum() / degrees[2]
+    variance = max(squares[0] + squares[1] - squares[2], squares[2])
+    if variance == 0:
+        return Interval(mean, mean, mean, values.size)
+    freedom = variance**2 / np.sum(np.square(squares) / degrees)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance / values.size))
+    return Interval(mean, mean - half, mean + half, values.size)
+
+
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval:
     """The mean of `ours` minus `theirs` over the scenes that both have, with its 95 % confidence interval.
 

@@ -64,15 +64,16 @@ def test_the_report_compares_over_pairs_and_ranks_variances():
     names = {name for pair in monaural_report._COMPARED for name in pair}
     rng = np.random.default_rng(0)
 
-    def entry(man, number):
+    def entry(woman, man, number):
         systems = {
             name: {key: [float(place), 1.0] for key in ("sdr", "sir", "sar")} | {"cpu_seconds": 0.5}
             for place, name in enumerate(sorted(names))
         }
         falling = [{"a network": list(np.arange(6.0)[::-1] + 0.01 * rng.random(6))}] * 2
-        return {"woman": "ann", "man": man, "number": number, "systems": systems, "variances": falling}
+        return {"woman": woman, "man": man, "number": number, "systems": systems, "variances": falling}
 
-    text = monaural_report.report_of([entry(man, number) for man in ("bob", "tom") for number in (0, 1)], range(6))
-    assert "4 mixtures of 2 pairs" in text and "| -1.00; of single mixtures -1.00 |" in text
+    pairs = [(woman, man) for woman in ("ann", "eve") for man in ("bob", "tom")]
+    text = monaural_report.report_of([entry(*pair, number) for pair in pairs for number in (0, 1)], range(6))
+    assert "8 mixtures of 4 pairs" in text and "| -1.00; of single mixtures -1.00 |" in text
     place = sorted(names).index("NMF") if "NMF" in names else 0
     assert f"| {sorted(names)[place]} | {(place + 1) / 2:.2f} [" in text
