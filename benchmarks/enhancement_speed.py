@@ -1,9 +1,10 @@
-"""What speech enhancement costs: iterations of every algorithm, and several files at once; compiled, one thread.
+"""What speech enhancement costs: iterations of every algorithm, and several files at once; compiled, one core.
 
     python benchmarks/enhancement_speed.py [--rounds 5]
 
 The network that comes with vbss (513 frequencies), 5 s of exponential powers with a window every 16 ms or 33 ms, 8
-spectra of noise, float32. CPU time, the least of the rounds: other programs only add to it. The factor is the CPU time
+spectra of noise, float32. CPU time, the least of the rounds: other programs only add to it. All threads share one core
+(on Linux), as XLA's, given several, wait for each other at the processor's expense. The factor is the CPU time
 of a whole `vbss.fit` of 100 iterations per second of sound. Files at once go through `vbss.fit_batch`.
 """
 
@@ -91,5 +92,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if os.environ.get("XLA_FLAGS") != _ONE_THREAD:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "XLA_FLAGS": _ONE_THREAD})
     main()

@@ -126,8 +126,9 @@ def test_unknowns_keep_off_zero():
     vector = jnp.array([1.0, 1j, 0.5], jnp.complex64)
     fit = pack(vector[:, None] * vector[None].conj()) / 2.25
     matrix = cost = packed_identity(3, jnp.dtype(jnp.float32))
+    step = jax.jit(improved_matrices)
     for _ in range(50):
-        matrix = improved_matrices(matrix, fit, cost)
+        matrix = step(matrix, fit, cost)
     assert np.linalg.eigvalsh(np.asarray(unpack(matrix)))[0] > 0
     np.testing.assert_allclose(unpack(matrix), np.outer(vector, vector.conj()) / 2.25, atol=1e-2)
 
