@@ -98,10 +98,17 @@ def test_pairs_that_do_not_fit_are_refused(manifest):
         list(read_pairs(manifest, RATE))
 
 
+def test_a_corpus_without_an_utterance_is_refused(tmp_path):
+    (tmp_path / "speaker").mkdir()
+    soundfile.write(tmp_path / "speaker" / "x.wav", np.ones(RATE), RATE)
+    with pytest.raises(InputError, match="no speaker has 2 s"):
+        next(mix(SpeechCorpus.read(tmp_path), "test", 1))
+
+
 def test_a_corpus_is_mixed_at_every_ratio_and_reported(tmp_path):
     for number in range(7):
         (tmp_path / f"speaker{number}").mkdir()
-        sound = speech_like((LOW_VOICE, HIGH_VOICE)[number % 2], 1.0, RATE, seed=number)
+        sound = speech_like((LOW_VOICE, HIGH_VOICE)[number % 2], 2.0, RATE, seed=number)
         soundfile.write(tmp_path / f"speaker{number}" / "x.wav", sound, RATE, subtype="FLOAT")
     (tmp_path / "splits.csv").write_text("speaker,split\n" + "".join(f"speaker{n},test\n" for n in range(7)))
     (tmp_path / "noise").mkdir()
