@@ -58,11 +58,11 @@ def mix(corpus: SpeechCorpus, split: str, count: int) -> Iterator[Mixture]:
     """Of every utterance in every kind of noise at every ratio.
 
     Raises:
-        InputError: if the first file of no speaker has 2 s of sound at 16 kHz.
+        InputError: if there are fewer than two speakers whose first file has 2 s of sound at 16 kHz.
     """
     voices = [sound for sound in map(_utterance, _files(corpus)) if sound is not None]
-    if not voices:
-        raise InputError(f"{str(corpus.folder)!r}: the first file of no speaker has 2 s of sound at {RATE} Hz.")
+    if len(voices) < 2:
+        raise InputError(f"{str(corpus.folder)!r} has no two speakers whose first file has 2 s of sound at {RATE} Hz.")
     recorded = _recorded_noises(corpus.folder / "noise", split)
     for number in range(count):
         speech = voices[number % len(voices)]

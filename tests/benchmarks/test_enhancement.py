@@ -98,10 +98,11 @@ def test_pairs_that_do_not_fit_are_refused(manifest):
         list(read_pairs(manifest, RATE))
 
 
-def test_a_corpus_without_an_utterance_is_refused(tmp_path):
-    (tmp_path / "speaker").mkdir()
-    soundfile.write(tmp_path / "speaker" / "x.wav", np.ones(RATE), RATE)
-    with pytest.raises(InputError, match="no speaker has 2 s"):
+def test_a_corpus_without_utterances_is_refused(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "x.wav", np.ones(RATE), RATE)
+    with pytest.raises(InputError, match="has no two speakers"):
         next(mix(SpeechCorpus.read(tmp_path), "test", 1))
 
 
