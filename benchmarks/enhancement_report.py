@@ -26,13 +26,9 @@ def corpus_report(entries: list[dict[str, Any]], names: list[str]) -> str:
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
     lines += ["SI-SDR gain, dB, steady noise (white and pink) at 0 dB, mean over both", ""]
+    steady = [e for e in entries if e["kind"] in ("white", "pink") and e["snr"] == 0]
     for name in names:
-        gains: dict[int, list[float]] = {}
-        for e in entries:
-            if e["kind"] in ("white", "pink") and e["snr"] == 0:
-                gains.setdefault(e["utterance"], []).append(e[name]["si_sdr"] - e["noisy"]["si_sdr"])
-        means = {utterance: float(np.mean(both)) for utterance, both in gains.items()}
-        lines.append("- {}: {:.1f} [{:.1f}, {:.1f}]".format(name, *mean_interval(means)[:3]))
+        lines.append("- {}: {:.1f} [{:.1f}, {:.1f}]".format(name, *mean_interval(_by_utterance(steady, name))[:3]))
     lines.append("")
     still = [e for e in entries if e["kind"] != "babble" and e["snr"] == 0]
     columns = _columns(entries, names[0])
@@ -43,14 +39,21 @@ def corpus_report(entries: list[dict[str, Any]], names: list[str]) -> str:
         seconds = "" if name == "noisy" else _cpu(entries, name)
         lines.append(f"| {name} | " + " | ".join([*cells, seconds]) + " |")
     lines.append("")
-    for ours, theirs in (("langevin", "mcem"), ("langevin", "vem"), ("mcem", "point")):
+    for ours, theirs in (("langevin", "mcem"), ("langevin", "vem"), ("mcem", "point"), ("frozen", "encoder")):
         if ours in names and theirs in names:
-            values = [{i: e[name]["si_sdr"] for i, e in enumerate(still)} for name in (ours, theirs)]
-            mean, low, high, count = paired_difference(*values)
+            mean, low, high, count = paired_difference(_by_utterance(still, ours), _by_utterance(still, theirs))
             lines.append(
-                f"{ours} - {theirs}, 0 dB, no babble: {mean:+.2f} [{low:.2f}, {high:.2f}] dB, {count} mixtures"
+                f"{ours} - {theirs}, 0 dB, no babble: {mean:+.2f} [{low:.2f}, {high:.2f}] dB, {count} utterances"
             )
     return "\n".join(lines) + "\n"
+
+
+def _by_utterance(entries: list[dict[str, Any]], name: str) -> dict[int, float]:
+    """The mean gain in SI-SDR of a system over the noises of each utterance, which are not drawn apart."""
+    gains: dict[int, list[float]] = {}
+    for e in entries:
+        gains.setdefault(e["utterance"], []).append(e[name]["si_sdr"] - e["noisy"]["si_sdr"])
+    return {utterance: float(np.mean(values)) for utterance, values in gains.items()}
 
 
 def pairs_report(entries: list[dict[str, Any]], names: list[str]) -> str:

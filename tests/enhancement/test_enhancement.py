@@ -101,10 +101,28 @@ def test_offsets_are_removed_and_clipping_is_told(training, noisy):
     limit = 0.5 * np.abs(samples).max()
     moved = np.concatenate([samples + 3, np.clip(samples, -limit, limit)])
     both = vbss.enhance(Recording(moved, RATE), training.speech, **options)
+    fast = np.repeat(samples, 2, 1)  # what is resampled has no steps at its ends
+    dead = Recording(np.concatenate([fast + 3, np.full_like(fast, 0.5)]), 2 * RATE)
+    resampled = [vbss.enhance(x, training.speech, **options) for x in (dead, Recording(fast, 2 * RATE))]
+    np.testing.assert_allclose(
+        resampled[0].speech[0], resampled[1].speech[0], atol=2e-2 * np.abs(resampled[1].speech).max()
+    )
+    assert resampled[0].solutions[1] == () and not resampled[0].speech[1].any()
     np.testing.assert_allclose(both.speech[0], found.speech[0], atol=2e-2 * np.abs(found.speech).max())
     told = [warning for warning in both.warnings if warning.startswith("channel")]
     assert [text.split(" (")[0] for text in told] == ["channel 0", "channel 1"]
     assert "constant offset" in told[0] and "It was used as it is" in told[1]
+
+
+@pytest.mark.parametrize("algorithm", ["vem", "mcem"])
+def test_digital_silence_says_nothing_of_the_noise(noisy, algorithm):
+    rate = 16000
+    speech, noise = speech_like(HIGH_VOICE, 1.0, rate, seed=5), np.random.default_rng(0).standard_normal(rate)
+    heard = speech + noise * np.sqrt(np.mean(speech**2) / np.mean(noise**2))
+    padded = Recording(np.pad(heard, rate)[None].astype(np.float32), rate)
+    found = vbss.enhance(padded, vbss.pretrained_speech(), algorithm=algorithm, num_noise_spectra=4, max_steps=40)
+    assert gain(speech, heard, found.speech[0, rate : 2 * rate]) > 8  # none, where silence is taken for steady noise
+    assert any("digital silence" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("algorithm", ["langevin", "mcem"])

@@ -14,6 +14,7 @@ from vbss.errors import InputError
 from vbss.inference.sampled_step import draws_at, improved
 from vbss.inference.unconstrained import unconstrained
 from vbss.models import VAENMF, SpectralVAE
+from vbss.models.vae_nmf import steady_noise
 from vbss.networks.codes import CodeNetwork
 from vbss.networks.recurrent_coder import RecurrentDecoder
 from vbss.networks.spectral_coder import FrameDecoder, FrameEncoder
@@ -109,6 +110,14 @@ def test_spectra_and_activations_never_lower_the_expected_density_of_200_problem
 
 def _expected(target, positions):
     return jax.vmap(target.log_density)(positions).mean()
+
+
+def test_steady_noise_is_heard_where_there_is_sound():
+    noise = 2.5 * jr.exponential(jr.key(0), (4000, 3)) * jnp.array([1.0, 4.0, 0.1])[None]
+    expected = [2.5, 10, 0.25]
+    np.testing.assert_allclose(steady_noise(noise), expected, rtol=0.1)
+    np.testing.assert_allclose(steady_noise(jnp.concatenate([jnp.zeros((6000, 3)), noise])), expected, rtol=0.1)
+    np.testing.assert_array_equal(steady_noise(jnp.zeros((5, 3))), 0)
 
 
 ALGORITHMS = {

@@ -31,6 +31,13 @@ def offsets(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray,
     return np.where(np.abs(means) > _OFFSET * level, means, 0)
 
 
+def without_offsets(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, "channels samples"]:
+    """The same channels without their `offsets`; those that are constant are silent."""
+    found = samples - offsets(samples).astype(samples.dtype)[:, None]
+    found[np.ptp(samples, axis=1) == 0] = 0
+    return found
+
+
 def recording_warnings(samples: Float[np.ndarray, "channels samples"], lost: LostSound) -> Iterator[str]:
     """What a user should know of a recording before trusting what is made of it, a sentence each.
 
@@ -57,10 +64,7 @@ def recording_warnings(samples: Float[np.ndarray, "channels samples"], lost: Los
             )
     yield from _offset_warnings(samples, is_used)
     yield from _clipping_warnings(lost, is_used_as_it_is=lost.is_clipping_everywhere)
-    starts, stops = runs(np.all(samples == 0, axis=0), _SILENT_RUN)
-    share = (stops - starts).sum() / samples.shape[1]
-    if share > _SILENT_SHARE:
-        yield f"{100 * share:.0f} % of the recording is digital silence, of which nothing can be learnt."
+    yield from _silence_warnings(samples)
     peak = np.abs(samples).max()
     if peak < _QUIET_PEAK:
         yield f"the recording is very quiet: its peak is {-20 * np.log10(peak):.0f} dB below full scale."
@@ -73,6 +77,7 @@ def alone_warnings(samples: Float[np.ndarray, "channels samples"], sample_rate: 
     is_dead = dead_channels(samples)
     yield from _offset_warnings(samples, ~is_dead)
     yield from _clipping_warnings(LostSound.find(samples, is_dead, sample_rate), is_used_as_it_is=True)
+    yield from _silence_warnings(samples)
 
 
 def _offset_warnings(
@@ -80,6 +85,13 @@ def _offset_warnings(
 ) -> Iterator[str]:
     for channel in np.flatnonzero((offsets(samples) != 0) & is_used):
         yield f"channel {channel} (counted from 0) has a constant offset, which was removed."
+
+
+def _silence_warnings(samples: Float[np.ndarray, "channels samples"]) -> Iterator[str]:
+    starts, stops = runs(np.all(samples == 0, axis=0), _SILENT_RUN)
+    share = (stops - starts).sum() / samples.shape[1]
+    if share > _SILENT_SHARE:
+        yield f"{100 * share:.0f} % of the recording is digital silence, of which nothing can be learnt."
 
 
 def _clipping_warnings(lost: LostSound, *, is_used_as_it_is: bool) -> Iterator[str]:

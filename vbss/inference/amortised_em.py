@@ -15,13 +15,12 @@ from vbss.context import relaxed_promotion
 from vbss.errors import InputError, positive, whole_number
 from vbss.inference.algorithm import names_of
 from vbss.inference.loop import strong
-from vbss.inference.reparameterised import drawn, estimated_bound, normal_posterior, normals_of
+from vbss.inference.reparameterised import drawn, estimated_bound, means_of, normal_posterior, normals_of
 from vbss.inference.sampled_em import SampledEM
 from vbss.inference.sampled_step import draws_at, improved, unknowns
 from vbss.inference.unconstrained import Unconstrained, unconstrained
 
 _LARGEST_GRADIENT = 1.0  # of the bound per number of data
-_NUM_DRAWS = 100  # of the posterior
 
 
 class AmortisedEMState(eqx.Module):
@@ -152,15 +151,15 @@ class AmortisedEM(SampledEM):
         rho = self._steps.at(state.num_steps, bound.dtype)
         blocks = unknowns(model, target, self.frozen)
         model, points, coefficients = improved(model, target, data, blocks, draws, state.coefficients, rho)
-        codes = None if state.codes is None else _means(normals)
+        codes = None if state.codes is None else means_of(normals)
         return model, AmortisedEMState(network, codes, optimizer, points, coefficients, state.num_steps + 1, key), bound
 
     def posterior(self, model, state, data):
         target = unconstrained(model, data, state.points, jax.random.key(0), probes=False)
         normals = normals_of(state.network, self._shown(model, state.points, state.codes, data))
-        sites = target.collapsed.sites(_means(normals))
+        sites = target.collapsed.sites(means_of(normals))
         event_ranks = {name: sites[name].event_rank for name in normals}
-        return normal_posterior(normals, state.points, event_ranks, state.key, _NUM_DRAWS)
+        return normal_posterior(normals, state.points, event_ranks, state.key)
 
     def _tuned(
         self, model: Any, state: AmortisedEMState, data: tuple, shown: tuple, key: Array
@@ -188,7 +187,7 @@ class AmortisedEM(SampledEM):
         return eqx.combine(moving, fixed), optimizer, bounds[0]
 
     def _first_codes(self, start: Any, data: tuple) -> dict[str, Array]:
-        means = _means(normals_of(self.network, data))
+        means = means_of(normals_of(self.network, data))
         if isinstance(start, Mapping) and set(means) <= set(start):
             return {name: jnp.asarray(start[name], mean.dtype) for name, mean in means.items()}
         return means
@@ -202,7 +201,3 @@ class AmortisedEM(SampledEM):
     def _draws(self, target: Unconstrained, normals: dict[str, tuple[Array, Array]], key: Array) -> Any:
         keys = jax.random.split(key, self.num_draws)
         return draws_at(target, jax.vmap(lambda key: target.position(drawn(normals, key)))(keys))
-
-
-def _means(normals: Mapping[str, tuple[Array, Array]]) -> dict[str, Array]:
-    return {name: mean for name, (mean, _) in normals.items()}

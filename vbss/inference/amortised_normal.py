@@ -15,11 +15,9 @@ from jaxtyping import Array, Float
 from vbss.errors import not_negative
 from vbss.inference.amortised import Amortised
 from vbss.inference.collapsed import collapse
-from vbss.inference.reparameterised import estimated_bound, normal_posterior, normals_of
+from vbss.inference.reparameterised import estimated_bound, means_of, normal_posterior, normals_of
 from vbss.posteriors import AbstractPosterior
 from vbss.program import Model
-
-_NUM_DRAWS = 100
 
 
 class AmortisedNormal(Amortised):
@@ -51,9 +49,9 @@ class AmortisedNormal(Amortised):
         key = jax.random.key(0)
         collapsed = collapse(model, data, key, probes=False)
         normals = normals_of(self.network, data)
-        event_ranks = {name: site.event_rank for name, site in collapsed.sites(_means(normals)).items()}
+        event_ranks = {name: site.event_rank for name, site in collapsed.sites(means_of(normals)).items()}
         event_ranks = {name: event_ranks[name] for name in normals}
-        return normal_posterior(normals, collapsed.points, event_ranks, key, _NUM_DRAWS)
+        return normal_posterior(normals, collapsed.points, event_ranks, key)
 
     def bound(self, model: Model, *data: Any) -> Float[Array, ""]:
         """The weighted bound of these data, estimated at a draw that is always the same."""
@@ -67,7 +65,3 @@ class AmortisedNormal(Amortised):
 
     def _estimated(self, model: Model, data: tuple, key: Array, kl_weight: Any) -> Float[Array, ""]:
         return estimated_bound(model, data, {}, normals_of(self.network, data), key, kl_weight)
-
-
-def _means(normals: dict[str, tuple[Array, Array]]) -> dict[str, Array]:
-    return {name: mean for name, (mean, _) in normals.items()}

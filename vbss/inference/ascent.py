@@ -53,7 +53,8 @@ class Ascent(Kernel):
         gradients = jax.vmap(jax.grad(lambda z: -target.log_density(z)))(chains.z)
         with relaxed_promotion():
             change, state = jax.vmap(self._optimizer.update)(gradients, chains.optimizer)
-        return chains._replace(z=chains.z + change, optimizer=state)
+        is_astray = ~jnp.isfinite(gradients).all(1)
+        return chains._replace(z=chains.z + change, optimizer=state, diverging=is_astray)
 
     def moved(self, target, chains):
         return chains._replace(potential_energy=jax.vmap(lambda z: -target.log_density(z))(chains.z))

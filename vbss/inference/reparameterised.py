@@ -21,6 +21,14 @@ Normals = Mapping[str, tuple[Array, Array]]
 """q of each latent: its mean and the logarithm of its variance, independent of all others."""
 
 
+_NUM_DRAWS = 100  # that a posterior keeps
+
+
+def means_of(normals: Normals) -> dict[str, Array]:
+    """Of each latent."""
+    return {name: mean for name, (mean, _) in normals.items()}
+
+
 def drawn(normals: Normals, key: Array) -> dict[str, Array]:
     """A draw of each latent, differentiable in q."""
     keys = jax.random.split(key, len(normals))
@@ -112,9 +120,9 @@ def normals_of(network: Callable[..., Any], data: tuple) -> dict[str, tuple[Arra
 
 
 def normal_posterior(
-    normals: Normals, points: Mapping[str, Array], event_ranks: Mapping[str, int], key: Array, num_draws: int
+    normals: Normals, points: Mapping[str, Array], event_ranks: Mapping[str, int], key: Array
 ) -> GuidePosterior:
     """q with some draws of it."""
-    draws = jax.vmap(lambda key: drawn(normals, key))(jax.random.split(key, num_draws))
+    draws = jax.vmap(lambda key: drawn(normals, key))(jax.random.split(key, _NUM_DRAWS))
     moments = {name: (mean, jnp.exp(log_variance / 2)) for name, (mean, log_variance) in normals.items()}
     return GuidePosterior(draws, {}, moments, tuple(event_ranks.items()), dict(points))

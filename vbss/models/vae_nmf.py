@@ -20,6 +20,7 @@ from vbss.program import Model, point
 
 _DRAWS_AT_ONCE = 10
 _QUIET = 0.3  # quantile over time at which steady noise is looked for: speech leaves more of each frequency alone
+_SILENT = 1e-6  # of the mean power: 60 dB below it
 _FLOOR = 1e-6  # of a noise's power at the start, the mean of all being 1: -60 dB
 
 
@@ -162,5 +163,10 @@ class VAENMF(Model):
 
 
 def steady_noise(power: Float[Array, "n f"]) -> Float[Array, " f"]:
-    """The mean power of steady Gaussian noise at each frequency, from those frames in which little else is heard."""
-    return jnp.quantile(power, _QUIET, axis=0) / -log1p(-_QUIET)
+    """The mean power of steady Gaussian noise at each frequency, from those frames in which little else is heard.
+
+    Frames of digital silence, where not even the noise is heard, do not count.
+    """
+    has_sound = power.mean(1) >= _SILENT * power.mean()
+    quantile = jnp.nanquantile(jnp.where(has_sound[:, None], power, jnp.nan), _QUIET, axis=0)
+    return quantile / -log1p(-_QUIET)

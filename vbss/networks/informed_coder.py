@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vbss.errors import InputError
 from vbss.networks.spectral_coder import SpectralDecoder, SpectralEncoder
 
 
@@ -16,7 +17,7 @@ class InformedDecoder(SpectralDecoder):
 
     Attributes:
         decoder: the other.
-        loc, scale: of each frame's codes.
+        loc, scale: of each frame's codes. Codes of another number of frames raise an InputError.
     """
 
     decoder: SpectralDecoder
@@ -30,6 +31,10 @@ class InformedDecoder(SpectralDecoder):
         self.num_codes, self.num_frequencies = decoder.num_codes, decoder.num_frequencies
 
     def __call__(self, codes):
+        if codes.shape[-2:] != self.loc.shape:
+            raise InputError(
+                f"power must have {len(self.loc)} frames, of which the decoder was told, got {codes.shape[-2]}"
+            )
         shape = (1,) * (codes.ndim - 2) + self.loc.shape
         return self.decoder(jnp.reshape(self.loc, shape) + jnp.reshape(self.scale, shape) * codes)
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vbss.audio import STFT, Recording, resample
-from vbss.audio.faults import offsets
+from vbss.audio.faults import without_offsets
 from vbss.errors import InputError
 
 
@@ -19,13 +19,14 @@ def at_rate_of(recording: Recording, stft: STFT) -> Float[np.ndarray, "channels 
             f"recording must be at {stft.sample_rate} Hz or more, for which the network was trained, got "
             f"{recording.sample_rate} Hz."
         )
-    samples = resample(recording, stft.sample_rate).samples
+    samples = without_offsets(recording.samples)
+    if not samples.any():
+        raise InputError("recording holds no sound: every channel is constant.")
+    samples = resample(Recording(samples, recording.sample_rate), stft.sample_rate).samples
     if samples.shape[1] < stft.window_length:
         shortest = stft.window_length / stft.sample_rate
         raise InputError(f"recording must last {shortest} s or more, got {recording.samples.shape[1]} samples.")
-    if not np.ptp(recording.samples, axis=1).any():
-        raise InputError("recording holds no sound: every channel is constant.")
-    return samples - offsets(samples).astype(samples.dtype)[:, None]
+    return samples
 
 
 def as_recorded(
