@@ -1,4 +1,7 @@
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 
@@ -20,3 +23,13 @@ def test_the_example_of_a_model_runs(capsys):
     assert names["solution"].status is names["vbss"].Status.converged
     assert "FAILED" not in capsys.readouterr().out
     assert sorted(names["solution"].model.loc.round()) == [0, 6]
+
+
+def test_the_names_in_the_readme_are_there_once_vbss_is_imported():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    files = {"network.vbss", "head.vbss", "fit.vbss", "run.vbss"}
+    names = {name.removesuffix(".") for name in re.findall(r"(?<![\w/\".])vbss(?:\.\w+)+", readme)}
+    names -= {name for name in names if name.split(".", 1)[1] in files}
+    assert len(names) > 30 and "vbss.enhancement.train_voice" in names
+    code = f"import vbss\nfor name in {sorted(names)}: eval(name)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,6 +4,7 @@ __version__: str
 
 from . import audio as audio
 from . import distributions as distributions
+from . import enhancement as enhancement
 from . import metrics as metrics
 from . import models as models
 from . import networks as networks

@@ -121,7 +121,9 @@ class Settings:
         if isinstance(num_sources, str):
             one_of("num_sources", num_sources, (AUTO,))
             if self.pipeline.is_blind:
-                raise InputError("num_sources must be a number where nothing of the array is used.")
+                raise InputError(
+                    "num_sources must be a number where the places of the microphones are not known or not used."
+                )
             return num_sources
         return whole_number("num_sources", num_sources, 1, self.num_directions)
 

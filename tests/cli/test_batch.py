@@ -127,6 +127,15 @@ def test_a_table_names_recordings_and_their_sources(tmp_path, asked):
     assert asked["reference_microphone"] == 1 and asked["max_steps"] == 3
 
 
+def test_the_sources_of_simulated_scenes_are_no_recordings(tmp_path, asked):
+    for folder in ("in/scene_000", "in/own"):
+        for name in ("mixture.wav", "source_1.wav"):
+            write_noise(tmp_path / folder / name)
+    (tmp_path / "in" / "scene_000" / "scene.json").write_text("{}")
+    assert main(["batch", str(tmp_path / "in"), *OPTIONS, "--out", str(tmp_path / "out")]) == 0
+    assert sorted(asked["recordings"]) == ["own/mixture", "own/source_1", "scene_000/mixture"]
+
+
 def test_a_folder_that_holds_something_else_is_not_replaced(batch, tmp_path, asked, capsys):
     write_noise(tmp_path / "in" / "a.wav")
     (tmp_path / "out" / "a").mkdir(parents=True)
@@ -193,7 +202,7 @@ REFUSED = {
     "no count without an array": (
         lines(b"file,sources\na.wav,auto\n"),
         ("--model", "cacgmm"),
-        "--sources must be a number where nothing of the array is used",
+        "--sources must be a number where the places of the microphones are not known",
     ),
     "too many sources": (lines(b"file,sources\na.wav,25\n"), (), "--sources must be a whole number, from 1 to 24"),
     "an unknown model": (lines(b"file\na.wav\n"), ("--model", "rhubarb"), "--model must be one of"),

@@ -28,7 +28,8 @@ def listed(path: Path, num_sources: int | str) -> list[Entry]:
     """The recordings, in the order of their names.
 
     Args:
-        path: of a folder, in which and below which the sound files are looked for, hidden ones excepted; or of a CSV
+        path: of a folder, in which and below which the sound files are looked for, hidden ones and the sources that
+            `vbss simulate` writes beside a mixture excepted; or of a CSV
             file with the column file, relative to itself, and perhaps name and sources.
         num_sources: where the table says nothing else.
 
@@ -43,7 +44,9 @@ def listed(path: Path, num_sources: int | str) -> list[Entry]:
         entries = [
             Entry(file.with_suffix("").as_posix(), path / file, num_sources)
             for file in relative
-            if not any(part.startswith(".") for part in file.parts) and (path / file).is_file()
+            if not any(part.startswith(".") for part in file.parts)
+            and (path / file).is_file()
+            and not _is_truth(path / file)
         ]
         if not entries:
             raise InputError(f"the folder {str(path)!r} holds no sound files.")
@@ -55,6 +58,11 @@ def listed(path: Path, num_sources: int | str) -> list[Entry]:
         raise InputError(f"there is no folder or table of recordings {str(path)!r}.")
     _check_names(entries)
     return sorted(entries)
+
+
+def _is_truth(file: Path) -> bool:
+    """Whether it is what `vbss simulate` tells of a scene, no recording."""
+    return file.name.startswith("source_") and (file.parent / "scene.json").is_file()
 
 
 def _of_table(path: Path, num_sources: int | str) -> list[Entry]:

@@ -101,6 +101,10 @@ def _run(arguments: argparse.Namespace) -> None:
     with new_output_folder(arguments.out) as folder:
         write_separation(folder, recording, separation, report)
     if not arguments.quiet:
+        if separation.number_probabilities is not None:
+            number = len(report["sources"])
+            probability = separation.number_probabilities[number - 1]
+            print(f"{number} source{'s' if number > 1 else ''}, with a probability of {probability:.2f}")
         for source in report["sources"]:
             direction, ratio = source["direction_degrees"], source["expected_sdr_db"]
             told = [] if direction is None else [f"direction {direction:.0f} degrees"]

@@ -174,7 +174,8 @@ def _run(parser: Parser, arguments: argparse.Namespace) -> None:
         )
     if not arguments.quiet:
         why = "the validation bound rose no more" if training.status.name == "converged" else "as many as --epochs says"
-        print(f"{network}: {training.epoch} epochs, {why}; best validation bound, weighted, {training.best:.6g}")
+        epochs = f"{training.epoch} epoch{'s' if training.epoch != 1 else ''}"
+        print(f"{network}: {epochs}, {why}; best validation bound {training.best:.6g} (nats, mean over stretches)")
 
 
 def _may_be_of_training(out: Path) -> bool:

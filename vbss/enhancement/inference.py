@@ -22,7 +22,7 @@ from vbss.models.vae_nmf import steady_noise
 from vbss.networks.codes import CodeNetwork
 from vbss.networks.informed_coder import InformedDecoder, InformedEncoder
 from vbss.networks.spectral_coder import FrameDecoder
-from vbss.neural.rates import as_recorded, at_rate_of
+from vbss.neural.rates import as_recorded, at_rate_of, band_warnings
 from vbss.pipeline import Progress
 from vbss.separation.clock import Clock
 from vbss.separation.doubts import failures, poor_sources
@@ -199,7 +199,7 @@ def _inferred(
         algorithm=algorithm,
         stft=stft,
         solutions=tuple(solutions),
-        warnings=(*faults, *sorted(doubts), *poor),
+        warnings=(*band_warnings(recording, stft), *faults, *sorted(doubts), *poor),
         seconds=clock.seconds,
     )
 

@@ -1,5 +1,7 @@
 """Between a recording's rate and the rate of the sound that a network knows."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Float
 
@@ -27,6 +29,13 @@ def at_rate_of(recording: Recording, stft: STFT) -> Float[np.ndarray, "channels 
         shortest = stft.window_length / stft.sample_rate
         raise InputError(f"recording must last {shortest} s or more, got {recording.samples.shape[1]} samples.")
     return samples
+
+
+def band_warnings(recording: Recording, stft: STFT) -> Iterator[str]:
+    """What of the recording a network does not hear, a sentence."""
+    if recording.sample_rate > stft.sample_rate:
+        half = stft.sample_rate / 2000
+        yield f"the network works at {stft.sample_rate} Hz: what lies above {half:g} kHz is in no source."
 
 
 def as_recorded(

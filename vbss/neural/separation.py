@@ -15,7 +15,7 @@ from vbss.audio.faults import alone_warnings
 from vbss.errors import InputError, whole_number
 from vbss.models import LDACGMM
 from vbss.models.cgmm_start import direction_fit, directions_apart, mean_power
-from vbss.neural.rates import as_recorded, at_rate_of
+from vbss.neural.rates import as_recorded, at_rate_of, band_warnings
 from vbss.neural.trained import TrainedSeparator
 from vbss.separation.clock import Clock
 from vbss.separation.results import Separation, shares
@@ -97,7 +97,11 @@ def separate_neural(
         classes=order,
         stft=trained.stft,
         energy_shares=shares(energies[order]),
-        warnings=(*alone_warnings(recording.samples, recording.sample_rate), *faint),
+        warnings=(
+            *band_warnings(recording, trained.stft),
+            *alone_warnings(recording.samples, recording.sample_rate),
+            *faint,
+        ),
         seconds=clock.seconds,
     )
 
