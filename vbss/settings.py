@@ -122,7 +122,7 @@ class Settings:
             one_of("num_sources", num_sources, (AUTO,))
             if self.pipeline.is_blind:
                 raise InputError(
-                    "num_sources must be a number where the places of the microphones are not known or not used."
+                    "num_sources must be a number where the microphones' places are not known or not used."
                 )
             return num_sources
         return whole_number("num_sources", num_sources, 1, self.num_directions)

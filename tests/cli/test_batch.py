@@ -202,7 +202,7 @@ REFUSED = {
     "no count without an array": (
         lines(b"file,sources\na.wav,auto\n"),
         ("--model", "cacgmm"),
-        "--sources must be a number where the places of the microphones are not known",
+        "--sources must be a number where the microphones' places are not known",
     ),
     "too many sources": (lines(b"file,sources\na.wav,25\n"), (), "--sources must be a whole number, from 1 to 24"),
     "an unknown model": (lines(b"file\na.wav\n"), ("--model", "rhubarb"), "--model must be one of"),

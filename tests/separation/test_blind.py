@@ -75,7 +75,5 @@ def test_what_only_directions_tell_is_refused(mixture):
         inspect.unwrap(localize)(mixture[1], None, 2)  # without the annotations, which are checked in tests only
     with pytest.raises(InputError, match="model must be one of cgmm, .* for directions, got 'cacgmm'"):
         localize(mixture[1], POSITIONS, 2, model="cacgmm")
-    with pytest.raises(
-        InputError, match="num_sources must be a number where the places of the microphones are not known"
-    ):
+    with pytest.raises(InputError, match="num_sources must be a number where the microphones' places are not known"):
         separate(mixture[1], None, "auto")
