@@ -9,9 +9,9 @@ the recordings of CORPUS/noise (those of the split: files whose place in the sor
 FILE.csv is a test set that is mixed already, such as VoiceBank-DEMAND: the columns clean and noisy are sound files
 relative to its folder, name, kind and snr what else is known; sounds are brought to the network's rate.
 
-All systems hear the same. Writes DIR/results.jsonl, a line for each mixture, which are kept and not computed again, and
-DIR/report.md. PESQ and STOI need the extra metrics, the peer noisereduce its own package; what is not installed has no
-column or row.
+All systems hear the same. Writes DIR/results.jsonl, a line for each mixture, which are kept and not computed again
+(those of another network, sound or version are refused), and DIR/report.md. PESQ and STOI need the extra metrics, the
+peer noisereduce its own package; what is not installed has no column or row.
 """
 
 import argparse
@@ -22,14 +22,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
 from enhancement_report import corpus_report, pairs_report
 from noisy_speech import Mixture, mix, read_pairs
+from protocol import check_protocol
 
 from vbss import enhance, load, pretrained_speech
 from vbss.audio import Recording
 from vbss.enhancement import ALGORITHMS
 from vbss.errors import InputError
+from vbss.inference.loop import fingerprint
 from vbss.metrics import separation_ratios, speech_quality
 from vbss.models.nmf import itakura_saito_nmf
 from vbss.scenes import SpeechCorpus
@@ -59,7 +63,6 @@ def systems(trained: Any) -> dict[str, Callable[[Mixture], np.ndarray]]:
 
 def _wiener(mixture: Mixture, stft: Any) -> np.ndarray:
     """Of the noise's own NMF of 8 spectra, which nobody else is told, and the power that is left."""
-    import jax
     import jax.numpy as jnp
 
     spectrum, noise = (
@@ -136,8 +139,13 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="of CORPUS")
     parser.add_argument("--systems", nargs="+")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
     trained: Any = pretrained_speech() if arguments.network is None else load(arguments.network)
+    check_protocol(
+        arguments.out,
+        network=fingerprint(tuple(jax.tree.leaves(eqx.filter(trained, eqx.is_array)))),
+        sound=str((arguments.manifest or arguments.corpus).resolve()),
+        split=None if arguments.manifest else arguments.split,
+    )
     everyone = systems(trained)
     chosen = {name: system for name, system in everyone.items() if name in (arguments.systems or everyone)}
     if arguments.manifest:

@@ -30,6 +30,7 @@ from monaural_baselines import (
     trained,
 )
 from monaural_report import report_of
+from protocol import check_protocol
 
 from vbss import load, pretrained_speech, save, separate_voices, train_speaker
 from vbss.audio import STFT, Recording
@@ -190,11 +191,7 @@ def main() -> None:
     speakers = speakers_of(corpus, women, men)
     folder = arguments.out / "networks"
     folder.mkdir(parents=True, exist_ok=True)
-    protocol = json.dumps({"speakers": [*map(list, speakers)], "times": _TIMES, "settings": repr(_SETTINGS)})
-    asked = arguments.out / "protocol.json"
-    if asked.exists() and asked.read_text() != protocol:
-        raise SystemExit(f"{arguments.out} holds results of other speakers or settings: name another --out")
-    asked.write_text(protocol)
+    check_protocol(arguments.out, speakers=speakers, times=_TIMES, settings=repr(_SETTINGS))
     known = {speaker.name: networks_of(corpus, speaker, speakers, folder) for speaker in speakers}
     file = arguments.out / "results.jsonl"
     entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -3,6 +3,7 @@
 import inspect
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -133,6 +134,18 @@ def test_a_pause_of_digital_silence_stays_silent(training, noisy, algorithm):
     found = vbss.enhance(Recording(samples, RATE), training.speech, **options)
     assert found.solutions[0][0].status is vbss.Status.max_steps and np.isfinite(found.expected_sdr).all()
     assert not found.speech[0, 3300:4700].any()
+
+
+@pytest.mark.parametrize("algorithm", ["vem", "mcem", "langevin"])
+def test_another_recording_of_the_same_length_compiles_nothing(training, noisy, algorithm, caplog):
+    other = Recording(noisy[1].samples[:, ::-1].copy(), RATE)
+    told = []
+    for recording, options in ((noisy[1], {"max_steps": 2}), (other, {"max_steps": 4, "seed": 1})):
+        caplog.clear()
+        with jax.log_compiles():
+            vbss.enhance(recording, training.speech, algorithm=algorithm, num_noise_spectra=3, **options)
+        told.append([record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()])
+    assert told[0] and not told[1]
 
 
 def test_an_interruption_ends_it(training, noisy):

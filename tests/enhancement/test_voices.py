@@ -105,6 +105,8 @@ def test_speakers_models_separate(speakers, mixed, algorithm):
     (solution,) = found.solutions[0]
     np.testing.assert_array_equal(solution.posterior["activations"], 1)  # loudness is in the codes
     assert solution.num_steps == (1 if algorithm == "encoder" else 10)
+    first = vbss.separate_voices(recording, [s.speech for s in speakers], algorithm="encoder")
+    assert (np.abs(found.sources - first.sources).max() > 1e-3) == (algorithm != "encoder")  # it went on from there
     if algorithm in ("point", "vem"):
         assert solution.elbo[-1] > solution.elbo[0]
 

@@ -55,7 +55,7 @@ def enhance(
         trained: what speech may be: a file made by `vbss train --model vae` is read by `vbss.load`.
         algorithm: one of `ALGORITHMS`: "langevin" (parallel chains), "mcem" (Metropolis), "mala", "vem" (an encoder
             that is tuned to the recording), "encoder" (as it is), "frozen" (as it is, reading again what the model
-            takes for speech), or "point".
+            takes for speech: some voices go into the noise so, and the expected SDR does not tell), or "point".
         num_noise_spectra: K of the model.
         max_steps: iterations.
         seed: of all that is random.
