@@ -2,11 +2,12 @@
 
     python benchmarks/monaural.py CORPUS --speakers F1,F2,...:M1,M2,... --out DIR
 
-CORPUS is a folder with manifest.csv (file, speaker). The protocol is that of "Monaural audio source separation using
-variational autoencoders" on any speakers: every woman with every man at 0 dB, the last two utterances of each (3 s at
-least, 5 s at most) for test, all others for training; networks are of each speaker and know the speakers that may be
-heard, not the utterances. Writes DIR/networks (kept, and not trained again), DIR/results.jsonl, a line for each
-mixture, and DIR/report.md: SDR, SIR, SAR of BSS Eval, and how the codes' variance falls with the level of the speaker.
+CORPUS is a folder with manifest.csv (file, speaker) and perhaps splits.csv, of whose train split no speaker may be. The
+protocol is that of "Monaural audio source separation using variational autoencoders" on any speakers: every woman with
+every man at 0 dB, the last two utterances of each (3 s at least, 5 s at most) for test, all others for training;
+networks are of each speaker and know the speakers that may be heard, not the utterances. Writes DIR/networks (kept, and
+not trained again), DIR/results.jsonl, a line for each mixture, and DIR/report.md: SDR, SIR, SAR of BSS Eval, and how
+the codes' variance falls with the level of the speaker.
 """
 
 import argparse
@@ -35,8 +36,10 @@ from protocol import check_protocol
 from vbss import load, pretrained_speech, save, separate_voices, train_speaker
 from vbss.audio import STFT, Recording
 from vbss.enhancement import estimate_voices, train_voice
+from vbss.errors import InputError
 from vbss.metrics import pairwise_ratios, separation_ratios
 from vbss.scenes import SpeechCorpus
+from vbss.scenes.corpus import read_table
 from vbss.training import SpeechSpectra, TrainingSettings, VoiceMixtures
 
 RATE, SHORTEST, LONGEST, NUM_TESTS = 16000, 3.0, 5.0, 2
@@ -63,6 +66,15 @@ def speakers_of(corpus: SpeechCorpus, women: list[str], men: list[str]) -> list[
         long = [f for f in corpus.files[name] if soundfile.info(corpus.folder / f).duration >= SHORTEST]
         found.append(Speaker(name, name in women, tuple(long[:-NUM_TESTS]), tuple(long[-NUM_TESTS:])))
     return found
+
+
+def check_unheard(folder: Path, names: list[str]) -> None:
+    """Raise InputError for speakers from whom the network that comes with vbss learnt, where the corpus says whom."""
+    splits = folder / "splits.csv"
+    rows = read_table(splits, ("speaker", "split")) if splits.exists() else []
+    heard = sorted({row["speaker"] for row in rows if row["split"] == "train"} & set(names))
+    if heard:
+        raise InputError(f"--speakers: {', '.join(heard)} may have trained the network of vbss: take others.")
 
 
 def pairs_of(speakers: list[Speaker]) -> Iterator[tuple[Speaker, Speaker]]:
@@ -188,6 +200,7 @@ def main() -> None:
     arguments = parser.parse_args()
     corpus = SpeechCorpus.read(arguments.corpus)
     women, men = (part.split(",") for part in arguments.speakers.split(":"))
+    check_unheard(arguments.corpus, [*women, *men])
     speakers = speakers_of(corpus, women, men)
     folder = arguments.out / "networks"
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import soundfile
 
 from vbss.audio import STFT
 from vbss.context import relaxed_promotion
+from vbss.errors import InputError
 from vbss.scenes import SpeechCorpus
 
 RATE = 16000
@@ -34,6 +35,14 @@ def test_every_woman_is_heard_with_every_man(corpus):
     sources = monaural.sources_of(corpus, pairs[1], 0)
     assert sources.shape == (2, round(3.5 * RATE))
     np.testing.assert_allclose(sources.std(1), 1)
+
+
+def test_speakers_who_trained_the_network_of_vbss_are_refused(tmp_path):
+    monaural.check_unheard(tmp_path, ["ann", "bob"])
+    (tmp_path / "splits.csv").write_text("speaker,split\nann,test\nbob,train\n")
+    monaural.check_unheard(tmp_path, ["ann"])
+    with pytest.raises(InputError, match="bob may have trained"):
+        monaural.check_unheard(tmp_path, ["ann", "bob"])
 
 
 def test_estimates_are_of_a_known_speaker():
