@@ -116,7 +116,7 @@ def test_offsets_are_removed_and_clipping_is_told(training, noisy):
 
 
 @pytest.mark.parametrize("algorithm", ["vem", "mcem"])
-def test_digital_silence_says_nothing_of_the_noise(noisy, algorithm):
+def test_digital_silence_says_nothing_of_the_noise(algorithm):
     rate = 16000
     speech, noise = speech_like(HIGH_VOICE, 1.0, rate, seed=5), np.random.default_rng(0).standard_normal(rate)
     heard = speech + noise * np.sqrt(np.mean(speech**2) / np.mean(noise**2))

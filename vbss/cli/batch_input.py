@@ -29,8 +29,8 @@ def listed(path: Path, num_sources: int | str) -> list[Entry]:
 
     Args:
         path: of a folder, in which and below which the sound files are looked for, hidden ones and the sources that
-            `vbss simulate` writes beside a mixture excepted; or of a CSV
-            file with the column file, relative to itself, and perhaps name and sources.
+            `vbss simulate` writes beside a mixture excepted; or of a CSV file with the column file, relative to itself,
+            and perhaps name and sources.
         num_sources: where the table says nothing else.
 
     Raises:

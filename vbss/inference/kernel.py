@@ -13,9 +13,8 @@ class Kernel(eqx.Module):
     """A way to move positions under a log density; its fields are settings.
 
     The chains' state is a NamedTuple whose arrays have a leading axis of chains, with at least the fields `z`, the
-    positions (chains, size), `potential_energy`, minus the log density there (after `begin` and
-    `moved`; a kernel that has no use for it may leave it so), and `diverging`, whether the last
-    transition went astray.
+    positions (chains, size), `potential_energy`, minus the log density there (a kernel that has no use for it may leave
+    it as `begin` and `moved` set it), and `diverging`, whether the last transition went astray.
     """
 
     def check(self, target: Target, positions: Float[Array, "chains size"], key: Array) -> None:
